@@ -1,0 +1,150 @@
+"""The words all else speaks: a `Box` of whole pixels and the `Frame` that lays pixels on the ground."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from math import hypot
+from typing import TYPE_CHECKING
+
+from affine import Affine
+
+if TYPE_CHECKING:
+    from pyproj import CRS, Geod
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Box:
+    """A rectangle of whole pixels, row before column, height before width; it may lie outside of any raster.
+
+    >>> Box(0, 0, 4, 6) & Box(2, 3, 9, 9)
+    Box(row=2, col=3, height=2, width=3)
+    """
+
+    row: int
+    col: int
+    height: int
+    width: int
+
+    @property
+    def bottom(self) -> int:
+        """The first row below."""
+        return self.row + self.height
+
+    @property
+    def right(self) -> int:
+        """The first column to the right."""
+        return self.col + self.width
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(height, width)."""
+        return self.height, self.width
+
+    @property
+    def area(self) -> int:
+        """Number of pixels."""
+        return self.height * self.width
+
+    def __bool__(self) -> bool:
+        """Whether there is a pixel inside."""
+        return self.height > 0 and self.width > 0
+
+    def __and__(self, other: Box) -> Box:
+        """The pixels in both; empty (height or width 0) where there are none."""
+        row, col = max(self.row, other.row), max(self.col, other.col)
+        height = max(0, min(self.bottom, other.bottom) - row)
+        width = max(0, min(self.right, other.right) - col)
+        return Box(row, col, height, width)
+
+    def __or__(self, other: Box) -> Box:
+        """The smallest box around both."""
+        row, col = min(self.row, other.row), min(self.col, other.col)
+        return Box(row, col, max(self.bottom, other.bottom) - row, max(self.right, other.right) - col)
+
+    def slices(self, inside: Box) -> tuple[slice, slice]:
+        """The slices that address this box in an array laid over `inside`.
+
+        >>> Box(5, 7, 2, 2).slices(Box(4, 4, 10, 10))
+        (slice(1, 3, None), slice(3, 5, None))
+        """
+        row, col = self.row - inside.row, self.col - inside.col
+        return slice(row, row + self.height), slice(col, col + self.width)
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """A grid of pixels on the ground: shape (height, width), affine transform pixel to map, CRS as WKT (or None).
+
+    A map coordinate is `transform * (col, row)`; whole numbers are the corners of pixels.
+    """
+
+    shape: tuple[int, int]
+    transform: Affine
+    crs: str | None
+
+    @property
+    def box(self) -> Box:
+        """All pixels of the frame."""
+        return Box(0, 0, *self.shape)
+
+    def crop(self, box: Box) -> Frame:
+        """The frame of `box` alone."""
+        return Frame(box.shape, self.transform * Affine.translation(box.col, box.row), self.crs)
+
+    @property
+    def bounds(self) -> tuple[float, float, float, float]:
+        """(xmin, ymin, xmax, ymax) in map units, around rotated frames too."""
+        height, width = self.shape
+        corners = [self.transform * corner for corner in ((0, 0), (width, 0), (0, height), (width, height))]
+        xs, ys = zip(*corners, strict=True)
+        return min(xs), min(ys), max(xs), max(ys)
+
+    @property
+    def gsd_m(self) -> tuple[float, float] | None:
+        """Ground sampling distance (along a column, along a row) in metres at the centre; None without a CRS.
+
+        Measured on the ellipsoid, so that a degree, a foot or a Web Mercator metre counts as what it is on the ground.
+        """
+        if self.crs is None:
+            return None
+        row, col = self.shape[0] / 2, self.shape[1] / 2
+        along_column = ground_distance_m(self.crs, self.transform * (col, row - 0.5), self.transform * (col, row + 0.5))
+        along_row = ground_distance_m(self.crs, self.transform * (col - 0.5, row), self.transform * (col + 0.5, row))
+        return along_column, along_row
+
+    @property
+    def pixel_size(self) -> float:
+        """Length of a pixel's side in map units, the mean of both axes."""
+        return (hypot(self.transform.a, self.transform.d) + hypot(self.transform.b, self.transform.e)) / 2
+
+
+@lru_cache(maxsize=64)
+def parse_crs(wkt: str) -> CRS:
+    """The pyproj CRS of a WKT string, parsed once."""
+    from pyproj import CRS  # noqa: PLC0415  # 0.1 s, and not every user of a box needs it
+
+    return CRS.from_user_input(wkt)
+
+
+def ground_distance_m(crs: str, start_xy: tuple[float, float], end_xy: tuple[float, float]) -> float:
+    """Length in metres on the ellipsoid of the line between two map coordinates that are close to each other."""
+    lonlat = _to_lonlat(crs)
+    (lon0, lon1), (lat0, lat1) = lonlat.transform([start_xy[0], end_xy[0]], [start_xy[1], end_xy[1]])
+    return float(_geod(crs).inv(lon0, lat0, lon1, lat1)[2])
+
+
+@lru_cache(maxsize=64)
+def _to_lonlat(wkt: str):  # type: ignore[no-untyped-def]  # noqa: ANN202  # a pyproj.Transformer, imported below
+    from pyproj import Transformer  # noqa: PLC0415
+
+    crs = parse_crs(wkt)
+    geodetic = crs.geodetic_crs
+    return Transformer.from_crs(crs, geodetic, always_xy=True)
+
+
+@lru_cache(maxsize=64)
+def _geod(wkt: str) -> Geod:
+    from pyproj import Geod  # noqa: PLC0415
+
+    return parse_crs(wkt).get_geod() or Geod(ellps="WGS84")

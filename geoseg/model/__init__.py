@@ -1,0 +1,33 @@
+"""Model bundles, the networks they describe, and engines that run them.
+
+A bundle is a folder with `model.json` and `weights.safetensors`; `load_bundle` reads the first without torch,
+`fit_to_gsd` says how tiles of a scene become tiles of the network, `open_engine` gives the callable that runs it.
+"""
+
+from geoseg.model.bundle import (
+    ModelBand,
+    ModelBundle,
+    embedded_bundles,
+    find_bundle,
+    load_bundle,
+    save_bundle,
+    weights_path,
+)
+from geoseg.model.engine import LEVELS, Engine, EngineChoice, open_engine
+from geoseg.model.fit import TileFit, fit_to_gsd
+
+__all__ = [
+    "LEVELS",
+    "Engine",
+    "EngineChoice",
+    "ModelBand",
+    "ModelBundle",
+    "TileFit",
+    "embedded_bundles",
+    "find_bundle",
+    "fit_to_gsd",
+    "load_bundle",
+    "open_engine",
+    "save_bundle",
+    "weights_path",
+]

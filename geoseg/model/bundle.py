@@ -1,0 +1,225 @@
+"""The model bundle: what a network takes, what it gives, where it comes from, how good it is."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from geoseg.errors import BundleError, UsageError
+from geoseg.legend import Legend
+from geoseg.scene.roles import BandNeeds
+from geoseg.scene.scaling import ScalingRule
+
+FORMAT = "geoseg-bundle/1"
+WEIGHTS = "weights.safetensors"
+MANIFEST = "model.json"
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelBand:
+    """One input channel: its role, the mean and standard deviation of its scaled values, whether it may be missing."""
+
+    role: str
+    mean: float
+    std: float
+    optional: bool = False
+
+
+@dataclass(frozen=True)
+class ModelBundle:
+    """All of a model but its weights."""
+
+    name: str
+    architecture: str
+    encoder: str
+    bands: tuple[ModelBand, ...]
+    scaling: ScalingRule
+    gsd_m: tuple[float, float]
+    """The finest and the coarsest GSD the model was trained for."""
+    tile: int
+    """Side in pixels of the square that the network sees."""
+    legend: Legend
+    licence: str
+    decoder: dict[str, Any] = field(default_factory=dict)
+    """Further arguments of the architecture in segmentation-models-pytorch."""
+    description: str = ""
+    card: dict[str, Any] = field(default_factory=dict)
+    """The data card: training data, labels, known weaknesses."""
+    scores: dict[str, Any] = field(default_factory=dict)
+    sha256: str = ""
+    """Of the weights file."""
+    path: Path | None = None
+
+    @property
+    def needs(self) -> BandNeeds:
+        """The band roles in channel order."""
+        return BandNeeds(
+            tuple(band.role for band in self.bands), tuple(band.role for band in self.bands if band.optional)
+        )
+
+    def normalise(self, scaled: Array, valid: Array, roles: tuple[str, ...]) -> np.ndarray[Any, np.dtype[np.float32]]:
+        """What the network is fed: (channels, height, width) float32.
+
+        `scaled` (bands, height, width) in 0..1 holds the bands of `roles`. Invalid pixels and channels that the scene
+        lacks are 0, the mean.
+        """
+        channels = np.zeros((len(self.bands), *scaled.shape[1:]), np.float32)
+        for channel, band in enumerate(self.bands):
+            if band.role in roles:
+                np.subtract(scaled[roles.index(band.role)], band.mean, out=channels[channel])
+                channels[channel] /= band.std
+        np.copyto(channels, 0, where=~valid)
+        return channels
+
+    def to_json(self) -> dict[str, Any]:
+        """As stored in `model.json`."""
+        return {
+            "format": FORMAT,
+            "name": self.name,
+            "description": self.description,
+            "architecture": self.architecture,
+            "encoder": self.encoder,
+            "decoder": self.decoder,
+            "bands": [{"role": b.role, "mean": b.mean, "std": b.std, "optional": b.optional} for b in self.bands],
+            "scaling": self.scaling.to_json(),
+            "gsd_m": list(self.gsd_m),
+            "tile": self.tile,
+            "legend": self.legend.to_json(),
+            "licence": self.licence,
+            "card": self.card,
+            "scores": self.scores,
+            "weights": {"file": WEIGHTS, "sha256": self.sha256},
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any], path: Path) -> ModelBundle:
+        """The inverse of `to_json`; raises BundleError naming file and key."""
+        where = path / MANIFEST
+        if data.get("format") != FORMAT:
+            raise BundleError(f"{where}: format is {data.get('format')!r}; this geoseg reads {FORMAT!r}")
+        try:
+            bands = tuple(
+                ModelBand(str(b["role"]), float(b["mean"]), float(b["std"]), bool(b.get("optional", False)))
+                for b in data["bands"]
+            )
+            low, high = map(float, data["gsd_m"])
+            bundle = cls(
+                name=str(data["name"]),
+                description=str(data.get("description", "")),
+                architecture=str(data["architecture"]),
+                encoder=str(data["encoder"]),
+                decoder=dict(data.get("decoder", {})),
+                bands=bands,
+                scaling=ScalingRule.from_json(data["scaling"]),
+                gsd_m=(low, high),
+                tile=int(data["tile"]),
+                legend=Legend.from_json(data["legend"]),
+                licence=str(data["licence"]),
+                card=dict(data.get("card", {})),
+                scores=dict(data.get("scores", {})),
+                sha256=str(data["weights"]["sha256"]),
+                path=path,
+            )
+        except BundleError as error:
+            raise BundleError(f"{where}: {error}") from error
+        except KeyError as error:
+            raise BundleError(f"{where}: the key {error} is missing") from error
+        except (TypeError, ValueError) as error:
+            raise BundleError(f"{where} is not a model bundle: {error}") from error
+        _check(bundle, where)
+        return bundle
+
+
+def _check(bundle: ModelBundle, where: Path) -> None:
+    roles = [band.role for band in bundle.bands]
+    if not roles or len(set(roles)) != len(roles):
+        raise BundleError(f"{where}: bands must name each role once; found {roles}")
+    if any(band.std <= 0 for band in bundle.bands):
+        raise BundleError(f"{where}: each band needs a std above 0")
+    if not 0 < bundle.gsd_m[0] <= bundle.gsd_m[1]:
+        raise BundleError(f"{where}: gsd_m is {list(bundle.gsd_m)}; it needs the finest, then the coarsest, in metres")
+    if bundle.tile < 32 or bundle.tile % 32:
+        raise BundleError(f"{where}: tile is {bundle.tile}; it must be a multiple of 32")
+
+
+def embedded_folder() -> Path:
+    """Where the bundles that come with geoseg lie."""
+    return Path(__file__).parent.parent / "bundles"
+
+
+def user_folder() -> Path:
+    """Where the user's own bundles lie: `GEOSEG_MODELS`, else the user's data folder."""
+    if "GEOSEG_MODELS" in os.environ:
+        return Path(os.environ["GEOSEG_MODELS"])
+    return Path(os.environ.get("XDG_DATA_HOME", Path.home() / ".local" / "share")) / "geoseg" / "models"
+
+
+def embedded_bundles() -> dict[str, Path]:
+    """Name to folder of all bundles that are found by name; the user's win over the embedded."""
+    found: dict[str, Path] = {}
+    for folder in (embedded_folder(), user_folder()):
+        if folder.is_dir():
+            found.update({path.parent.name: path.parent for path in sorted(folder.glob(f"*/{MANIFEST}"))})
+    return found
+
+
+def find_bundle(name_or_folder: str | Path) -> ModelBundle:
+    """The bundle in a folder, or of a name among the embedded and the user's; raises UsageError where there is none."""
+    folder = Path(name_or_folder)
+    if (folder / MANIFEST).is_file():
+        return load_bundle(folder)
+    named = embedded_bundles()
+    if str(name_or_folder) in named:
+        return load_bundle(named[str(name_or_folder)])
+    if folder.is_dir():
+        raise BundleError(f"{folder} is not a model bundle: it has no {MANIFEST}")
+    raise UsageError(f"no model {str(name_or_folder)!r}; there are {', '.join(sorted(named)) or 'none'}, or name a folder")
+
+
+def load_bundle(folder: Path) -> ModelBundle:
+    """Read `model.json`; the weights are read, and their hash compared, when an engine opens."""
+    where = folder / MANIFEST
+    try:
+        data = json.loads(where.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BundleError(f"{where} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise BundleError(f"{where} is not JSON: {error}") from error
+    if not isinstance(data, dict):
+        raise BundleError(f"{where} is not a model bundle: it holds a {type(data).__name__}")
+    return ModelBundle.from_json(data, folder)
+
+
+def save_bundle(bundle: ModelBundle, weights: bytes, folder: Path) -> ModelBundle:
+    """Write a bundle: weights (safetensors bytes) first, `model.json` last and at once; returns it with its hash."""
+    from dataclasses import replace  # noqa: PLC0415
+
+    folder.mkdir(parents=True, exist_ok=True)
+    saved = replace(bundle, sha256=hashlib.sha256(weights).hexdigest(), path=folder)
+    for name, content in ((WEIGHTS, weights), (MANIFEST, (json.dumps(saved.to_json(), indent=2) + "\n").encode())):
+        partial = folder / f".{name}.partial"
+        partial.write_bytes(content)
+        partial.replace(folder / name)
+    return saved
+
+
+def weights_path(bundle: ModelBundle) -> Path:
+    """The weights file of a bundle, after its hash was compared; raises BundleError where it is not the stated one."""
+    if bundle.path is None:
+        raise BundleError(f"the model {bundle.name!r} has no folder, so it has no weights")
+    path = bundle.path / WEIGHTS
+    try:
+        found = hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise BundleError(f"{path} cannot be read: {error.strerror}") from error
+    if found != bundle.sha256:
+        raise BundleError(f"{path} is damaged or was changed: sha256 {found[:12]}..., model.json says {bundle.sha256[:12]}...")
+    return path

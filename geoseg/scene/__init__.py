@@ -1,0 +1,27 @@
+"""What is read: bands by role, one valid mask, values on one scale.
+
+`inspect_scene` says what a file is, `open_scene` turns it into a `FileScene` that knows which band plays which role,
+`read_mirrored` reads any box of it, and `resolve_scaling` fixes, once a scene, how its values become numbers in 0..1.
+"""
+
+from geoseg.scene.info import SceneInfo, inspect_scene
+from geoseg.scene.reading import ArrayScene, FileScene, Scene, mirror, open_scene, read_mirrored
+from geoseg.scene.roles import BandNeeds, assign_roles, parse_bands
+from geoseg.scene.scaling import Scaling, ScalingRule, resolve_scaling
+
+__all__ = [
+    "ArrayScene",
+    "BandNeeds",
+    "FileScene",
+    "Scaling",
+    "ScalingRule",
+    "Scene",
+    "SceneInfo",
+    "assign_roles",
+    "inspect_scene",
+    "mirror",
+    "open_scene",
+    "parse_bands",
+    "read_mirrored",
+    "resolve_scaling",
+]

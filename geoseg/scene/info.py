@@ -1,0 +1,186 @@
+"""What a raster file says of itself, before anyone decides what to read from it."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import rasterio
+from rasterio.enums import ColorInterp, MaskFlags
+from rasterio.env import ensure_env
+from rasterio.windows import Window
+
+from geoseg.errors import SceneError
+from geoseg.frame import Box, Frame
+
+if TYPE_CHECKING:
+    from rasterio.io import DatasetReader
+
+DRIVERS = ["GTiff", "JP2OpenJPEG", "HFA", "ENVI", "NITF", "PNG", "JPEG", "ERS", "EHdr", "KEA"]
+"""Formats that hold their own pixels. VRT, WMS and the like are left out: they can point at other files or hosts."""
+
+_OPEN_DATASETS = 16
+_ALPHA_GRADES = 0.05
+"""An alpha band in which more than this share of the pixels is neither empty nor full is no mask but a band."""
+
+
+@dataclass(frozen=True, slots=True)
+class SceneInfo:
+    """What a raster file says of itself; band numbers count from 1."""
+
+    path: str
+    driver: str
+    frame: Frame
+    dtype: str
+    descriptions: tuple[str, ...]
+    interpretations: tuple[str, ...]
+    nodata: float | None
+    mask: str
+    """`none`, `file` (internal or external mask) or `alpha`."""
+    alpha_band: int | None
+    """The band that is tagged alpha and looks like a mask."""
+    blocks: tuple[int, int]
+    overviews: tuple[int, ...]
+    scales: tuple[float, ...]
+    offsets: tuple[float, ...]
+
+    @property
+    def count(self) -> int:
+        """Number of bands."""
+        return len(self.descriptions)
+
+
+def inspect_scene(path: str | Path) -> SceneInfo:
+    """Read what `path` says of itself, without reading its pixels (but for a sample of an alpha band).
+
+    Raises SceneError where the file is missing, not a raster, or of a kind that geoseg does not open.
+    """
+    path = str(path)
+    dataset = open_dataset(path)
+    if dataset.count == 0:
+        raise SceneError(f"{path} holds no band of its own; name one of its subdatasets: {dataset.subdatasets[:4]}")
+    if len(set(dataset.dtypes)) > 1:
+        raise SceneError(f"{path} mixes data types {sorted(set(dataset.dtypes))}; store all bands in one type")
+    if np.dtype(dataset.dtypes[0]).kind == "c":
+        raise SceneError(f"{path} holds complex numbers ({dataset.dtypes[0]}); geoseg reads integers and floats")
+    alpha_band = _alpha_band(dataset)
+    flags = dataset.mask_flag_enums[0]
+    if MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags:
+        mask = "file"
+    else:
+        mask = "none" if alpha_band is None else "alpha"
+    identity = dataset.transform.is_identity and dataset.crs is None
+    return SceneInfo(
+        path=path,
+        driver=dataset.driver,
+        frame=Frame(dataset.shape, dataset.transform, None if identity or not dataset.crs else dataset.crs.to_wkt()),
+        dtype=dataset.dtypes[0],
+        descriptions=tuple(text or "" for text in dataset.descriptions),
+        interpretations=tuple(interp.name for interp in dataset.colorinterp),
+        nodata=dataset.nodata,
+        mask=mask,
+        alpha_band=alpha_band,
+        blocks=dataset.block_shapes[0],
+        overviews=tuple(dataset.overviews(1)),
+        scales=tuple(dataset.scales),
+        offsets=tuple(dataset.offsets),
+    )
+
+
+def open_dataset(path: str) -> DatasetReader:
+    """The open dataset of `path`, kept open in each thread (GDAL datasets belong to one thread).
+
+    A file that was replaced or changed in the meantime is opened again.
+    """
+    if "://" in path or path.startswith("/vsi"):
+        raise SceneError(f"{path} is not a file on this machine; geoseg reads local files, copy it here first")
+    try:
+        stat = Path(path).stat()
+    except OSError as error:
+        raise SceneError(f"{path} cannot be read: {error.strerror}") from error
+    if not Path(path).is_file():
+        raise SceneError(f"{path} is a folder; name one raster file")
+    key = (path, stat.st_size, stat.st_mtime_ns)
+    cache: OrderedDict[tuple[str, int, int], DatasetReader] = _local.__dict__.setdefault("datasets", OrderedDict())
+    if key not in cache:
+        cache[key] = _open(path)
+        if len(cache) > _OPEN_DATASETS:
+            cache.popitem(last=False)[1].close()
+    cache.move_to_end(key)
+    return cache[key]
+
+
+def read_window(path: str, bands: list[int], box: Box) -> np.ndarray[Any, Any]:
+    """Bands (from 1) of a box that lies inside the raster: (bands, height, width) in the file's dtype."""
+    dataset = open_dataset(path)
+    window = Window(box.col, box.row, box.width, box.height)  # type: ignore[call-arg]  # attrs class
+    try:
+        pixels: np.ndarray[Any, Any] = dataset.read(bands, window=window)
+    except rasterio.errors.RasterioError as error:
+        raise SceneError(f"{path}, rows {box.row}..{box.bottom - 1}, columns {box.col}..{box.right - 1}: "
+                         f"the file is damaged here ({_cause(error)}); copy it again") from error
+    return pixels
+
+
+def read_file_mask(path: str, box: Box) -> np.ndarray[Any, Any]:
+    """The dataset mask (internal or external) of a box inside the raster: (height, width) bool."""
+    window = Window(box.col, box.row, box.width, box.height)  # type: ignore[call-arg]  # attrs class
+    try:
+        mask: np.ndarray[Any, Any] = open_dataset(path).read_masks(1, window=window) > 0
+    except rasterio.errors.RasterioError as error:
+        raise SceneError(f"{path}, rows {box.row}..{box.bottom - 1}, columns {box.col}..{box.right - 1}: "
+                         f"the mask is damaged here ({_cause(error)}); copy the file again") from error
+    return mask
+
+
+_local = threading.local()
+
+
+@ensure_env  # rasterio.open would do that, but takes one driver alone
+def _open(path: str) -> DatasetReader:
+    try:
+        return rasterio.DatasetReader(path, driver=DRIVERS)
+    except rasterio.errors.RasterioError as error:
+        raise SceneError(
+            f"{path} is not a raster that geoseg opens ({_cause(error)}); it reads {', '.join(DRIVERS)}"
+        ) from error
+
+
+def _cause(error: Exception) -> str:
+    cause = error.__cause__ or error
+    return str(cause).splitlines()[0].rstrip(".") if str(cause) else type(cause).__name__
+
+
+def _alpha_band(dataset: DatasetReader) -> int | None:
+    """The band tagged alpha, if it looks like a mask: near infrared is often tagged so, as in NAIP files."""
+    tagged = [band for band, interp in enumerate(dataset.colorinterp, 1) if interp == ColorInterp.alpha]
+    if not tagged:
+        return None
+    boxes = sample_boxes(dataset.shape, 512)
+    values = np.concatenate([read_window(dataset.name, tagged[:1], box).ravel() for box in boxes])
+    full = values.max(initial=0)
+    graded = np.count_nonzero((values != 0) & (values != full)) / max(values.size, 1)
+    return None if graded > _ALPHA_GRADES else tagged[0]
+
+
+def sample_boxes(shape: tuple[int, int], budget: int) -> list[Box]:
+    """Boxes spread over a frame, together about `budget` x `budget` pixels; the whole frame where it is that small.
+
+    A sample of windows, rather than a decimated read: without overviews that would read the whole file.
+
+    >>> sample_boxes((100, 200), 512)
+    [Box(row=0, col=0, height=100, width=200)]
+    """
+    height, width = shape
+    if height * width <= budget * budget:
+        return [Box(0, 0, height, width)]
+    count = 12
+    rows, cols = (min(size, count) for size in shape)
+    box_height, box_width = (max(1, min(budget // count, size // n)) for size, n in zip(shape, (rows, cols), strict=True))
+    tops = np.linspace(0, height - box_height, rows).astype(int)
+    lefts = np.linspace(0, width - box_width, cols).astype(int)
+    return [Box(int(top), int(left), box_height, box_width) for top in tops for left in lefts]

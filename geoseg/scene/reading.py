@@ -1,0 +1,167 @@
+"""Pixels and their valid mask, by box."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from geoseg.errors import MissingCrsError
+from geoseg.frame import Box, Frame
+from geoseg.scene.info import SceneInfo, inspect_scene, read_file_mask, read_window
+from geoseg.scene.roles import BandNeeds, assign_roles
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+Array = np.ndarray[Any, Any]
+
+
+class Scene(Protocol):
+    """Something with bands by role on a frame."""
+
+    @property
+    def frame(self) -> Frame:
+        """Where the pixels lie."""
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """The role of each band that `read` returns, in order."""
+
+    @property
+    def dtype(self) -> str:
+        """The data type of the pixels as stored."""
+
+    def read(self, box: Box) -> tuple[Array, Array]:
+        """Pixels (bands, height, width) as stored, and which of them are valid: (height, width) bool.
+
+        `box` lies inside the frame.
+        """
+
+
+@dataclass(frozen=True)
+class ArrayScene:
+    """A scene in memory: pixels (bands, height, width), valid (height, width) bool."""
+
+    pixels: Array
+    frame: Frame
+    roles: tuple[str, ...]
+    valid: Array | None = field(default=None)
+
+    @property
+    def dtype(self) -> str:
+        """The data type of the pixels."""
+        return str(self.pixels.dtype)
+
+    def read(self, box: Box) -> tuple[Array, Array]:
+        """A copy of what is inside `box`."""
+        rows, cols = box.slices(self.frame.box)
+        pixels = self.pixels[:, rows, cols].copy()
+        valid = np.ones(box.shape, bool) if self.valid is None else self.valid[rows, cols].copy()
+        return pixels, valid & _finite(pixels)
+
+
+@dataclass(frozen=True)
+class FileScene:
+    """A raster file of which some bands are read; a value that pickles, the open file is found again by its path."""
+
+    info: SceneInfo
+    roles: tuple[str, ...]
+    bands: tuple[int, ...]
+    """The band (from 1) of each role."""
+    nodata: float | None
+
+    @property
+    def frame(self) -> Frame:
+        """The grid of the file."""
+        return self.info.frame
+
+    @property
+    def dtype(self) -> str:
+        """The data type as stored."""
+        return self.info.dtype
+
+    @property
+    def alpha(self) -> int | None:
+        """The alpha band that masks, unless it plays a role: then it is no mask, whatever its tag says."""
+        return None if self.info.alpha_band in self.bands else self.info.alpha_band
+
+    def read(self, box: Box) -> tuple[Array, Array]:
+        """Pixels and valid mask of a box inside the frame.
+
+        A pixel is valid unless all its bands are nodata, one is NaN or infinite, or the file's mask or alpha is zero.
+        Raises SceneError, naming file and window, where the file is damaged.
+        """
+        bands = list(self.bands)
+        read = [*bands, self.alpha] if self.alpha else bands
+        stack = read_window(self.info.path, read, box)
+        pixels = stack[: len(bands)]
+        valid = _finite(pixels)
+        if self.nodata is not None and not np.isnan(self.nodata):
+            valid &= (pixels != self.nodata).any(axis=0)
+        if self.alpha:
+            valid &= stack[-1] > 0
+        elif self.info.mask == "file":
+            valid &= read_file_mask(self.info.path, box)
+        return pixels, valid
+
+
+def open_scene(
+    path: str | Path,
+    needs: BandNeeds,
+    *,
+    bands: dict[str, int] | None = None,
+    nodata: float | None = None,
+    require_crs: bool = True,
+) -> FileScene:
+    """The scene in `path` with the bands that a model needs.
+
+    `bands` and `nodata` are the user's word and win over what the file says. Raises SceneError, BandRoleError or,
+    unless `require_crs` is off, MissingCrsError.
+    """
+    info = inspect_scene(path)
+    if require_crs and info.frame.crs is None:
+        raise MissingCrsError(
+            f"{path} has no CRS, so neither its GSD nor any area is known; assign one (gdal_edit.py -a_srs EPSG:...) "
+            "or go on without by --force"
+        )
+    assigned = assign_roles(info, needs, bands)
+    return FileScene(
+        info=info,
+        roles=tuple(assigned),
+        bands=tuple(assigned.values()),
+        nodata=info.nodata if nodata is None else nodata,
+    )
+
+
+def mirror(start: int, stop: int, size: int) -> np.ndarray[Any, np.dtype[np.intp]]:
+    """The indices start..stop-1 folded back into 0..size-1 by reflection at both ends, as often as need be.
+
+    >>> mirror(-2, 6, 3).tolist()
+    [2, 1, 0, 1, 2, 1, 0, 1]
+    """
+    if size == 1:
+        return np.zeros(stop - start, np.intp)
+    folded = np.arange(start, stop) % (2 * size - 2)
+    return np.minimum(folded, 2 * size - 2 - folded)
+
+
+def read_mirrored(scene: Scene, box: Box) -> tuple[Array, Array]:
+    """As `Scene.read`, for any box that is not empty: outside of the frame lies its mirror image."""
+    rows = mirror(box.row, box.bottom, scene.frame.shape[0])
+    cols = mirror(box.col, box.right, scene.frame.shape[1])
+    top, left = int(rows.min()), int(cols.min())
+    inside = Box(top, left, int(rows.max()) - top + 1, int(cols.max()) - left + 1)
+    pixels, valid = scene.read(inside)
+    if inside == box:
+        return pixels, valid
+    at = np.ix_(rows - top, cols - left)
+    return pixels[:, at[0], at[1]], valid[at]
+
+
+def _finite(pixels: Array) -> Array:
+    if pixels.dtype.kind == "f":
+        finite: Array = np.isfinite(pixels).all(axis=0)
+        return finite
+    return np.ones(pixels.shape[1:], bool)
