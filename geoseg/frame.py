@@ -76,7 +76,7 @@ class Box:
 class Frame:
     """A grid of pixels on the ground: shape (height, width), affine transform pixel to map, CRS as WKT (or None).
 
-    A map coordinate is `transform * (col, row)`; whole numbers are the corners of pixels.
+    The transform takes (column, row) to a map coordinate; whole numbers are the corners of pixels.
     """
 
     shape: tuple[int, int]
@@ -90,13 +90,20 @@ class Frame:
 
     def crop(self, box: Box) -> Frame:
         """The frame of `box` alone."""
-        return Frame(box.shape, self.transform * Affine.translation(box.col, box.row), self.crs)
+        t = self.transform
+        x, y = self.xy(box.row, box.col)
+        return Frame(box.shape, Affine(t.a, t.b, x, t.d, t.e, y), self.crs)
+
+    def xy(self, row: float, col: float) -> tuple[float, float]:
+        """The map coordinate of a pixel coordinate; whole numbers are corners of pixels."""
+        t = self.transform
+        return t.a * col + t.b * row + t.c, t.d * col + t.e * row + t.f
 
     @property
     def bounds(self) -> tuple[float, float, float, float]:
         """(xmin, ymin, xmax, ymax) in map units, around rotated frames too."""
         height, width = self.shape
-        corners = [self.transform * corner for corner in ((0, 0), (width, 0), (0, height), (width, height))]
+        corners = [self.xy(row, col) for row in (0, height) for col in (0, width)]
         xs, ys = zip(*corners, strict=True)
         return min(xs), min(ys), max(xs), max(ys)
 
@@ -109,8 +116,8 @@ class Frame:
         if self.crs is None:
             return None
         row, col = self.shape[0] / 2, self.shape[1] / 2
-        along_column = ground_distance_m(self.crs, self.transform * (col, row - 0.5), self.transform * (col, row + 0.5))
-        along_row = ground_distance_m(self.crs, self.transform * (col - 0.5, row), self.transform * (col + 0.5, row))
+        along_column = ground_distance_m(self.crs, self.xy(row - 0.5, col), self.xy(row + 0.5, col))
+        along_row = ground_distance_m(self.crs, self.xy(row, col - 0.5), self.xy(row, col + 0.5))
         return along_column, along_row
 
     @property

@@ -8,7 +8,7 @@ neighbouring cells and owns their tiles. So tiles do not depend on blocks, and e
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import pairwise
 from math import ceil
 
@@ -156,3 +156,22 @@ class Grid:
         rows, cols = (axis.contributors(self.block) for axis in self.axes)
         at = {block.index: block for block in self.blocks}
         return {(i, j): tuple(at[row, col] for row in rows[i] for col in cols[j]) for i, j in at}
+
+    @cached_property
+    def receivers(self) -> dict[tuple[int, int], tuple[Block, ...]]:
+        """For each block, the others into which its tiles reach: when they are settled, its sums may go."""
+        found: dict[tuple[int, int], list[Block]] = {block.index: [] for block in self.blocks}
+        for block in self.blocks:
+            for source in self.contributors[block.index]:
+                if source.index != block.index:
+                    found[source.index].append(block)
+        return {index: tuple(blocks) for index, blocks in found.items()}
+
+    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
+        """Pickle the four sizes alone; a process that unpickles many equal grids works out the blocks once."""
+        return _same_grid, (self.shape, self.tile, self.overlap, self.block)
+
+
+@lru_cache(maxsize=8)
+def _same_grid(shape: tuple[int, int], tile: tuple[int, int], overlap: tuple[int, int], block: int) -> Grid:
+    return Grid(shape, tile, overlap, block)

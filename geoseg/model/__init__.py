@@ -13,17 +13,20 @@ from geoseg.model.bundle import (
     save_bundle,
     weights_path,
 )
-from geoseg.model.engine import LEVELS, Engine, EngineChoice, open_engine
+from geoseg.model.engine import LEVELS, BundleEngine, Engine, EngineChoice, EngineSource, engine_of, open_engine
 from geoseg.model.fit import TileFit, fit_to_gsd
 
 __all__ = [
     "LEVELS",
+    "BundleEngine",
     "Engine",
     "EngineChoice",
+    "EngineSource",
     "ModelBand",
     "ModelBundle",
     "TileFit",
     "embedded_bundles",
+    "engine_of",
     "find_bundle",
     "fit_to_gsd",
     "load_bundle",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -10,6 +11,8 @@ import numpy as np
 from geoseg.errors import EnvironmentFault, UsageError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import torch
 
     from geoseg.model.bundle import ModelBundle
@@ -49,6 +52,35 @@ class EngineChoice:
     threads: int = 0
     """Threads of one process; 0 leaves it to torch."""
     batch: int = 4
+
+
+class EngineSource(Protocol):
+    """Where a worker gets its engine from: a small value that pickles and hashes."""
+
+    def open(self) -> Engine:
+        """Load the engine; called once a process."""
+
+
+@dataclass(frozen=True, slots=True)
+class BundleEngine:
+    """The engine of the bundle in a folder; `sha256` of its weights tells bundles of one folder apart."""
+
+    folder: Path
+    sha256: str
+    choice: EngineChoice
+    network_tile: int
+
+    def open(self) -> Engine:
+        """Load the network; raises BundleError or EnvironmentFault as `open_engine`."""
+        from geoseg.model.bundle import load_bundle  # noqa: PLC0415
+
+        return open_engine(load_bundle(self.folder), self.choice, self.network_tile)
+
+
+@lru_cache(maxsize=2)
+def engine_of(source: EngineSource) -> Engine:
+    """The engine of a source, loaded once a process."""
+    return source.open()
 
 
 def open_engine(bundle: ModelBundle, choice: EngineChoice, network_tile: int) -> Engine:

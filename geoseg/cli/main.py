@@ -1,0 +1,225 @@
+"""The commands of geoseg."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import sys
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import click
+
+from geoseg import __version__
+from geoseg.cli.options import (
+    json_option,
+    out_option,
+    overwrite_option,
+    segment_options,
+    speech_options,
+    split_formats,
+    tidy_options,
+)
+from geoseg.cli.terminal import open_progress
+from geoseg.config import Settings, resolve_settings
+from geoseg.errors import GeosegError
+
+_SHELL = {"max_content_width": 100, "help_option_names": ["-h", "--help"]}
+
+
+@click.group(context_settings=_SHELL)
+@click.version_option(__version__, prog_name="geoseg")
+def geoseg() -> None:
+    """Segment large multispectral scenes and get clean polygons."""
+
+
+@geoseg.command()
+@click.option("--out", metavar="DIR", type=click.Path(), default="geoseg-demo", show_default=True, help="Folder.")
+@speech_options
+def demo(out: str, *, quiet: bool, log_json: bool) -> None:
+    """Segment the embedded scenes with the embedded model."""
+    from geoseg.workflow import run_demo  # noqa: PLC0415
+
+    with closing(open_progress(quiet=quiet, log_json=log_json)) as progress:
+        results, picture = run_demo(Path(out), progress=progress)
+    _print_outputs(results)
+    click.echo(picture)
+
+
+@geoseg.command()
+@click.argument("scene", type=click.Path())
+@json_option
+def info(scene: str, *, as_json: bool) -> None:
+    """Say what a scene is, and which models fit it."""
+    from geoseg.workflow.info import describe_scene, info_text  # noqa: PLC0415
+
+    described = describe_scene(Path(scene))
+    click.echo(json.dumps(described, indent=2) if as_json else info_text(described))
+
+
+@geoseg.command()
+@click.argument("scene", type=click.Path())
+@segment_options
+@json_option
+def plan(scene: str, *, config: str | None, as_json: bool, **given: Any) -> None:
+    """Say what `segment` would do: tiles, blocks, memory, disk, time."""
+    _plan([scene], _settings(given, config), as_json=as_json)
+
+
+@geoseg.command()
+@click.argument("scenes", nargs=-1, required=True, metavar="SCENE...", type=click.Path())
+@out_option
+@segment_options
+@overwrite_option
+@click.option("--dry-run", is_flag=True, help="Plan only, as `geoseg plan`.")
+@speech_options
+def segment(  # noqa: PLR0913  # the options of the command line
+    scenes: tuple[str, ...], *, out: str, config: str | None, overwrite: bool, dry_run: bool, quiet: bool,
+    log_json: bool, **given: Any,
+) -> None:  # fmt: skip
+    """Turn scenes into class rasters, polygons and a report."""
+    settings = _settings(given, config)
+    if dry_run:
+        _plan(list(scenes), settings, as_json=False)
+        return
+    from geoseg.workflow import segment_scenes  # noqa: PLC0415
+
+    paths = [Path(scene) for scene in scenes]
+    with closing(open_progress(quiet=quiet, log_json=log_json)) as progress:
+        results = segment_scenes(
+            paths, Path(out), settings, overwrite=overwrite, command=tuple(sys.argv), progress=progress
+        )
+    _print_outputs(results)
+
+
+@geoseg.command()
+@click.argument("classes", metavar="CLASSES.tif", type=click.Path())
+@click.option("--out", metavar="FILE", type=click.Path(), required=True, help="Its suffix names the format.")
+@click.option("--confidence", metavar="FILE", type=click.Path(), help="Confidence raster.  [default: the one beside]")
+@click.option("--model", metavar="NAME|DIR", help="Model whose legend to use.  [default: the raster's own legend]")
+@click.option("--raw", is_flag=True, help="No filter, no simplification.")
+@tidy_options
+def vectorize(  # noqa: PLR0913  # the options of the command line
+    classes: str, *, out: str, confidence: str | None, model: str | None, raw: bool, **given: Any
+) -> None:
+    """Make polygons of a class raster again, without inference."""
+    from geoseg.workflow.vectors import NO_TIDYING, tidy_rule, vectorize  # noqa: PLC0415
+
+    rule = NO_TIDYING if raw else tidy_rule(_settings(given, None))
+    written = vectorize(
+        Path(classes), Path(out), confidence=Path(confidence) if confidence else None, model=model, rule=rule
+    )
+    for path in written:
+        click.echo(path)
+
+
+@geoseg.command()
+@click.argument("config", metavar="CONFIG", type=click.Path())
+@out_option
+@click.option("--resume/--no-resume", default=True, show_default=True, help="Go on from the folder's checkpoint.")
+@speech_options
+def train(config: str, *, out: str, resume: bool, quiet: bool, log_json: bool) -> None:
+    """Train a model and write its bundle."""
+    from geoseg.training import load_config  # noqa: PLC0415
+    from geoseg.training import train as run_training  # noqa: PLC0415
+
+    with closing(open_progress(quiet=quiet, log_json=log_json)) as progress:
+        bundle = run_training(load_config(Path(config)), Path(out), resume=resume, progress=progress.note)
+    click.echo(bundle.path)
+
+
+@geoseg.command()
+@click.argument("predicted", type=click.Path())
+@click.argument("truth", type=click.Path())
+@json_option
+def evaluate(predicted: str, truth: str, *, as_json: bool) -> None:
+    """Score a class raster against the truth: pixels, objects, boundaries."""
+    from geoseg.workflow.scoring import score_rasters, scores_text  # noqa: PLC0415
+
+    scores = score_rasters(Path(predicted), Path(truth))
+    click.echo(json.dumps(scores, indent=2) if as_json else scores_text(scores))
+
+
+@geoseg.group(invoke_without_command=True)
+@click.pass_context
+def models(context: click.Context) -> None:
+    """List the embedded and your own models."""
+    if context.invoked_subcommand is None:
+        from geoseg.workflow.info import models_text  # noqa: PLC0415
+
+        click.echo(models_text())
+
+
+@models.command()
+@click.argument("name")
+@json_option
+def show(name: str, *, as_json: bool) -> None:
+    """Show a model bundle: what it takes, what it gives, where it comes from."""
+    from geoseg.workflow.info import describe_model, model_text  # noqa: PLC0415
+
+    described = describe_model(name)
+    click.echo(json.dumps(described, indent=2) if as_json else model_text(described))
+
+
+@geoseg.command()
+@click.argument("run_dir", metavar="RUN_DIR", type=click.Path())
+def verify(run_dir: str) -> None:
+    """Check a finished run: outputs complete and unchanged, rasters and vectors valid."""
+    from geoseg.errors import RunFolderError  # noqa: PLC0415
+    from geoseg.workflow import verify_run  # noqa: PLC0415
+
+    faults = verify_run(Path(run_dir))
+    if faults:
+        raise RunFolderError("; ".join(faults))
+    click.echo(f"{run_dir} is complete and unchanged")
+
+
+def main() -> None:
+    """Run the command line and leave with the exit code of the contract."""
+    try:
+        geoseg(standalone_mode=False)
+        sys.stdout.flush()
+    except click.exceptions.Exit as leave:
+        sys.exit(leave.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        _fail("interrupted; the same command starts again", 130)
+    except GeosegError as error:
+        _fail(str(error), error.exit_code)
+    except BrokenPipeError:
+        # Whoever read us is gone, as in `geoseg ... | head`: nothing to complain about.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except OSError as error:
+        if error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS}:
+            raise
+        _fail(f"{error.filename or 'the disk'}: {error.strerror}; make room or choose another folder", 5)
+
+
+def _settings(given: dict[str, Any], config: str | None) -> Settings:
+    return resolve_settings(split_formats(given), config, os.environ)
+
+
+def _plan(scenes: list[str], settings: Settings, *, as_json: bool) -> None:
+    from geoseg.workflow.plan import plan_scene, plan_text  # noqa: PLC0415
+
+    plans = [plan_scene(Path(scene), settings) for scene in scenes]
+    if as_json:
+        click.echo(json.dumps([one.to_json() for one in plans] if len(plans) > 1 else plans[0].to_json(), indent=2))
+    else:
+        click.echo("\n\n".join(plan_text(one) for one in plans))
+
+
+def _print_outputs(results: list[Any]) -> None:
+    for result in results:
+        for path in result.outputs:
+            click.echo(path)
+
+
+def _fail(message: str, code: int) -> None:
+    click.echo(f"geoseg: {message}", err=True)
+    sys.exit(code)

@@ -1,0 +1,85 @@
+"""Options that several commands share, each with one name and one default everywhere."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from geoseg.config import CHOICES, FORMATS, Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Command = Callable[..., Any]
+
+_DEFAULTS = {field.name: field.default for field in fields(Settings)}
+
+
+def _option(*names: str, default: str | None = None, **details: Any) -> Callable[[Command], Command]:
+    """An option whose default is that of `Settings`: None here, so that file and environment may speak first."""
+    field = names[0].removeprefix("--").replace("-", "_")
+    text = f"{details.pop('help')}  [default: {default or _DEFAULTS[field]}]"
+    return click.option(*names, default=None, help=text, **details)
+
+
+_MODEL = [
+    _option("--model", metavar="NAME|DIR", help="Model bundle, by name or folder."),
+    _option("--tile", type=int, default="the model's", help="Side of the square that the network sees, in pixels."),
+    _option("--overlap", type=int, default="tile / 8", help="By how many pixels tiles overlap."),
+    _option("--blend", type=click.Choice(CHOICES["blend"]), help="How overlapping tiles are weighted."),
+    _option("--block", type=int, help="About the side, in pixels, of what one task computes."),
+    _option("--batch", type=int, help="Tiles that go through the network at a time."),
+]
+_MACHINE = [
+    _option("--workers", type=int, help="Local worker processes; 0 computes in this process."),
+    _option("--threads", type=int, default="cores / workers", help="Threads of each process."),
+    _option("--scheduler", metavar="ADDRESS", default="none", help="Address of a Dask scheduler to use instead."),
+    _option("--device", metavar="auto|cpu|cuda|cuda:N", help="Where the network runs."),
+    _option("--engine", type=click.Choice(CHOICES["engine"]), help="What runs the network."),
+    _option("--precision", type=click.Choice(CHOICES["precision"]), help="Arithmetic of the network."),
+]
+_SCENE = [
+    _option("--bands", metavar="ROLE=N,...", default="found by name", help="Which band is red, green, blue, nir."),
+    _option("--nodata", type=float, default="the file's", help="Value of pixels that are nodata in all bands."),
+    click.option("--force", is_flag=True, default=None, help="Go on where GSD or a missing CRS would stop."),
+]
+_OUTPUT = [
+    _option("--format", metavar="NAMES", default="gpkg", help=f"Of {', '.join(FORMATS)}; several with commas."),
+    _option("--min-area", type=float, help="Leave out polygons below this many m2."),
+    _option("--min-hole", type=float, help="Close holes below this many m2."),
+    _option("--simplify", type=float, help="Tolerance of outlines in pixels; 0 keeps the stairs."),
+    click.option("--no-vectors", "vectors", flag_value=False, type=bool, default=None, help="Rasters alone."),
+    click.option("--probabilities", is_flag=True, default=None, help="Also write the probability of each class."),
+]
+_CONFIG = [
+    click.option("--config", metavar="FILE", type=click.Path(), help="YAML file with any of these options."),
+]
+_SPEECH = [
+    click.option("--quiet", is_flag=True, help="Say nothing but errors."),
+    click.option("--log-json", is_flag=True, help="Write progress and notes to stderr as JSON lines."),
+]
+
+
+def _apply(options: list[Any]) -> Callable[[Command], Command]:
+    def decorate(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+segment_options = _apply([*_CONFIG, *_MODEL, *_MACHINE, *_SCENE, *_OUTPUT])
+tidy_options = _apply(_OUTPUT[1:4])
+speech_options = _apply(_SPEECH)
+out_option = click.option("--out", metavar="DIR", type=click.Path(), required=True, help="Folder for the outputs.")
+overwrite_option = click.option("--overwrite", is_flag=True, help="Replace the run that lies in the folder.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def split_formats(given: dict[str, Any]) -> dict[str, Any]:
+    """The options as `resolve_settings` wants them: formats as a tuple."""
+    text = given.get("format")
+    return given if text is None else {**given, "format": tuple(name.strip() for name in text.split(","))}

@@ -1,0 +1,189 @@
+"""Settings of a run: command line over file over environment over default.
+
+A settings file is YAML with the names of the fields below; the environment uses `GEOSEG_` and the name in capitals.
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from geoseg.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+FORMATS = ("gpkg", "parquet", "fgb", "shp", "geojson")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything that can be chosen for `segment`; the names are those of the options."""
+
+    model: str = "aerial"
+    tile: int | None = None
+    """Side of the square the network sees, in pixels of the network; the model's own if None."""
+    overlap: int | None = None
+    """By how many pixels tiles overlap; an eighth of the tile if None."""
+    blend: str = "hann"
+    block: int = 2048
+    batch: int = 4
+    workers: int = 0
+    """Local worker processes; 0 computes in this process."""
+    threads: int | None = None
+    """Threads of each process; the cores divided among the workers if None."""
+    scheduler: str | None = None
+    device: str = "auto"
+    engine: str = "auto"
+    precision: str = "auto"
+    format: tuple[str, ...] = ("gpkg",)
+    aoi: str | None = None
+    bands: str | None = None
+    nodata: float | None = None
+    force: bool = False
+    vectors: bool = True
+    probabilities: bool = False
+    min_area: float = 15.0
+    """Polygons smaller than this many m2 are left out."""
+    min_hole: float = 15.0
+    """Holes smaller than this many m2 are closed."""
+    simplify: float = 1.25
+    """Tolerance of the simplification in pixels; 0 keeps the stairs."""
+
+    def __post_init__(self) -> None:
+        """Refuse values that no run can use."""
+        for name, least in _LEAST.items():
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise UsageError(f"{name} is {value}; it takes {least} or more")
+        for name in self.format:
+            if name not in FORMATS:
+                raise UsageError(f"format is {name!r}; it takes {', '.join(FORMATS)}")
+        for name, choices in CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise UsageError(f"{name} is {getattr(self, name)!r}; it takes {', '.join(choices)}")
+
+    def to_json(self) -> dict[str, Any]:
+        """As recorded in run.json."""
+        return {
+            field.name: list(value) if isinstance(value := getattr(self, field.name), tuple) else value
+            for field in fields(self)
+        }
+
+
+CHOICES = {
+    "blend": ("hann", "gaussian", "pyramid", "crop"),
+    "engine": ("auto", "torch"),
+    "precision": ("auto", "fp32", "bf16", "fp16"),
+}
+_LEAST = {
+    "tile": 32, "overlap": 0, "block": 1, "batch": 1, "workers": 0, "threads": 1, "min_area": 0, "min_hole": 0,
+    "simplify": 0,
+}  # fmt: skip
+
+
+def resolve_settings(
+    given: Mapping[str, Any], file: str | Path | None = None, environment: Mapping[str, str] | None = None
+) -> Settings:
+    """Settings from what the command line gave (None where it gave nothing), a file and the environment.
+
+    Raises UsageError naming the key, what it got and what it takes.
+    """
+    merged: dict[str, Any] = {}
+    for name in _READERS:
+        if (environment or {}).get(variable := f"GEOSEG_{name.upper()}"):
+            merged[name] = _read(name, (environment or {})[variable], f"the variable {variable}")
+    if file is not None:
+        for name, value in read_yaml(file).items():
+            if name not in _READERS:
+                raise UsageError(f"{file}: there is no setting {name!r}{nearest(name, _READERS)}")
+            merged[name] = _read(name, value, f"{file}: {name}")
+    merged |= {name: value for name, value in given.items() if value is not None}
+    return Settings(**merged)
+
+
+def read_yaml(file: str | Path) -> dict[str, Any]:
+    """A YAML mapping; raises UsageError with the line where it is not one. No tag of it can build an object."""
+    try:
+        data = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"{file} cannot be read: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"{file} is not YAML: {' '.join(str(error).split())}") from error
+    if data is None:
+        return {}
+    if not isinstance(data, dict):
+        raise UsageError(f"{file} holds a {type(data).__name__}; it needs lines of the form name: value")
+    return {str(name): value for name, value in data.items()}
+
+
+def nearest(name: str, names: Mapping[str, Any]) -> str:
+    """`; did you mean ...?`, or nothing where no name is near.
+
+    >>> nearest("overlp", {"overlap": 1})
+    '; did you mean overlap?'
+    """
+    close = difflib.get_close_matches(name, list(names), n=1)
+    return f"; did you mean {close[0]}?" if close else f"; there are {', '.join(sorted(names))}"
+
+
+def _read(name: str, value: Any, where: str) -> Any:  # noqa: ANN401  # as it came from YAML
+    if value is None:
+        return None
+    reader, wanted = _READERS[name]
+    try:
+        return reader(value)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"{where} is {value!r}; it takes {wanted}") from error
+
+
+def _text(value: Any) -> str:  # noqa: ANN401
+    if isinstance(value, (dict, list, bool)):
+        raise TypeError
+    return str(value)
+
+
+def _whole(value: Any) -> int:  # noqa: ANN401
+    if isinstance(value, bool) or float(value) != int(value):
+        raise TypeError
+    return int(value)
+
+
+def _number(value: Any) -> float:  # noqa: ANN401
+    if isinstance(value, bool):
+        raise TypeError
+    return float(value)
+
+
+def _yes_no(value: Any) -> bool:  # noqa: ANN401
+    text = str(value).lower()
+    if text not in {"true", "false", "yes", "no", "on", "off", "1", "0"}:
+        raise ValueError
+    return text in {"true", "yes", "on", "1"}
+
+
+def _names(value: Any) -> tuple[str, ...]:  # noqa: ANN401
+    parts = value.split(",") if isinstance(value, str) else value
+    return tuple(_text(part).strip() for part in parts)
+
+
+def _bands(value: Any) -> str:  # noqa: ANN401
+    if isinstance(value, dict):  # in YAML a mapping reads better: bands: {red: 3, nir: 4}
+        return ",".join(f"{role}={band}" for role, band in value.items())
+    return _text(value)
+
+
+_KINDS: dict[str, tuple[Callable[[Any], Any], str]] = {
+    "str": (_text, "a text"),
+    "int": (_whole, "a whole number"),
+    "float": (_number, "a number"),
+    "bool": (_yes_no, "true or false"),
+    "tuple[str, ...]": (_names, "names, separated by commas"),
+}
+_READERS = {field.name: _KINDS[str(field.type).removesuffix(" | None")] for field in fields(Settings)} | {
+    "bands": (_bands, "role=number pairs, as red=3,green=2")
+}

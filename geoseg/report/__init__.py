@@ -1,0 +1,28 @@
+"""Numbers, tables and pictures of a run.
+
+`count_classes` counts what a class raster holds, the functions of `pictures` draw scene, classes and confidence from
+reduced reads, `render_report` lays all of it out as one self-contained page, `contact_sheet` several scenes as one
+picture.
+"""
+
+from geoseg.report.numbers import ClassNumbers, SceneNumbers, count_classes
+from geoseg.report.page import RunReport, render_report
+from geoseg.report.pictures import RgbSource, class_picture, confidence_picture, overlay_picture, scene_picture
+from geoseg.report.sheet import SheetEntry, contact_sheet, draw_scale_bar, ground_width_m
+
+__all__ = [
+    "ClassNumbers",
+    "RgbSource",
+    "RunReport",
+    "SceneNumbers",
+    "SheetEntry",
+    "class_picture",
+    "confidence_picture",
+    "contact_sheet",
+    "count_classes",
+    "draw_scale_bar",
+    "ground_width_m",
+    "overlay_picture",
+    "render_report",
+    "scene_picture",
+]

@@ -1,0 +1,60 @@
+"""Drawings of a page: inline SVG that takes its ink from the page's style."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from geoseg.report.markup import Markup, joined, tag
+from geoseg.report.pictures import confidence_color
+from geoseg.report.wording import percent
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_WIDTH, _HEIGHT = 360, 190
+_LEFT, _BASE, _TOP = 4, 166, 24
+
+
+def confidence_histogram(counts: Sequence[int]) -> Markup:
+    """Bars of pixels by confidence, 0 to 100 % in even bins, each in the colour that it has in the picture."""
+    total = sum(counts)
+    highest = max(counts, default=0) or 1
+    step = (_WIDTH - 2 * _LEFT) / max(1, len(counts))
+    parts = [tag("title", _in_words(counts))]
+    for index, count in enumerate(counts):
+        left, height = _LEFT + index * step, (_BASE - _TOP) * count / highest
+        color = confidence_color((index + 0.5) * 100 / len(counts))
+        if count:
+            parts.append(
+                tag("rect", x=left + 1, y=_BASE - height, width=step - 2, height=height, fill=color, class_="frame")
+            )
+            parts.append(_text(percent(round(count / total, 2)), left + step / 2, _BASE - height - 6))
+    parts.append(tag("line", x1=_LEFT, y1=_BASE, x2=_WIDTH - _LEFT, y2=_BASE, class_="axis"))
+    for tick in (0, 25, 50, 75, 100):
+        x = _LEFT + (_WIDTH - 2 * _LEFT) * tick / 100
+        parts.append(tag("line", x1=x, y1=_BASE, x2=x, y2=_BASE + 4, class_="axis"))
+        anchor = {0: "start", 100: "end"}.get(tick, "middle")
+        parts.append(_text(percent(tick / 100), x, _BASE + 18, anchor))
+    return tag("svg", joined(parts), viewBox=f"0 0 {_WIDTH} {_HEIGHT}", role="img")
+
+
+def bar(share: float, color: str | None = None) -> Markup:
+    """A bar as long as `share` (0..1) of its place."""
+    style = f"width:{max(0.0, min(1.0, share)) * 100:.2f}%" + (f";background:{color}" if color else "")
+    return tag("span", class_="bar", style=style)
+
+
+def _text(words: str, x: float, y: float, anchor: str = "middle") -> Markup:
+    return tag("text", words, x=round(x, 1), y=round(y, 1), text_anchor=anchor)
+
+
+def _in_words(counts: Sequence[int]) -> str:
+    total, bins = sum(counts), len(counts)
+    if not total:
+        return "Histogram of confidence: no valid pixel."
+    parts = (
+        f"{round(index * 100 / bins)} to {round((index + 1) * 100 / bins)} %: {count / total:.0%}"
+        for index, count in enumerate(counts)
+        if count
+    )
+    return "Share of pixels by confidence. " + "; ".join(parts) + "."

@@ -1,0 +1,237 @@
+"""A run on one page: self-contained HTML that opens offline, on a phone and on paper."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any
+
+from geoseg.report.charts import confidence_histogram
+from geoseg.report.markup import Markup, data_uri, joined, tag
+from geoseg.report.pictures import foreground_picture
+from geoseg.report.sheet import length_text, scale_bar_m
+from geoseg.report.style import SCRIPT, STYLE
+from geoseg.report.tables import (
+    class_table,
+    facts,
+    failed_table,
+    feature_table,
+    model_part,
+    output_table,
+    scene_facts,
+    swatch,
+    tile_facts,
+    time_table,
+)
+from geoseg.report.wording import NONE, area, duration, percent, value_of, whole
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from PIL import Image
+
+    from geoseg.report.numbers import SceneNumbers
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """All that the page of a run tells.
+
+    The mappings hold what a run records, under the keys of `run.json`: known keys get words of their own, all others
+    are shown as they are; a unit at the end of a key (`_m`, `_m2`, `_bytes`, `_mb`, `_deg`) is understood.
+    """
+
+    title: str
+    scene: Mapping[str, Any]
+    """`path`, `size`, `crs`, `gsd_m` (along a column, along a row), `bands`, `dtype`, `nodata`, ..."""
+    model: Mapping[str, Any]
+    """`name`, `sha256`, `architecture`, `licence`, `gsd_m` (finest, coarsest), `description`, `scores`, `card`, ..."""
+    numbers: SceneNumbers
+    feature_counts: Mapping[str, Mapping[str, Any]]
+    """By layer: `count`, `area_m2`, `median_area_m2`, ..."""
+    tiles: Mapping[str, Any]
+    """`planned`, `forwarded`, `skipped_nodata`, `failed`, ..."""
+    seconds: Mapping[str, float]
+    """`total` and the parts of it."""
+    settings: Mapping[str, Any]
+    notices: Sequence[str] = ()
+    """What the user should know before trusting the result: sentences."""
+    failed_tiles: Sequence[Mapping[str, Any]] = ()
+    """`window` (a Box, or row, col, height, width) and `cause` of each tile that failed; not empty: a partial run."""
+    pictures: Mapping[str, Image.Image] = field(default_factory=dict)
+    """`scene`, `classes`, `confidence`; `overlay` is shown where scene or classes are missing."""
+    outputs: Sequence[tuple[str, int, str]] = ()
+    """Path relative to the page, bytes, what it is."""
+    ground_width_m: float | None = None
+    """Width of the scene on the ground, for the scale bar."""
+
+
+def render_report(data: RunReport) -> str:
+    """The page as one HTML document: style, script and pictures lie inside it, only links to outputs lead out."""
+    sections = {
+        "map": ("Map", _map(data)),
+        "classes": ("Classes", _classes(data)),
+        "confidence": ("Confidence", _confidence(data)),
+        "run": ("Run", _run(data)),
+        "scene": ("Scene", scene_facts(data.scene)),
+        "model": ("Model", model_part(data.model)),
+        "settings": ("Settings", facts(data.settings)),
+        "outputs": ("Outputs", output_table(data.outputs)),
+    }
+    present = {name: part for name, part in sections.items() if part[1]}
+    body = [
+        tag("section", tag("h2", heading, id=f"{name}-heading"), content, id=name, aria_labelledby=f"{name}-heading")
+        for name, (heading, content) in present.items()
+    ]
+    links = [tag("li", tag("a", heading, href=f"#{name}")) for name, (heading, _) in present.items()]
+    nav = tag("nav", tag("ul", joined(links)), aria_label="Sections")
+    main = tag("main", _alert(data), _notices(data), _key_figures(data), joined(body))
+    footer = tag("footer", tag("p", "Made by geoseg. The page holds all it shows and loads nothing from elsewhere."))
+    page = tag(
+        "html",
+        _head(data.title),
+        tag("body", _header(data, nav), main, footer, tag("script", Markup(SCRIPT))),
+        lang="en",
+    )
+    return f"<!DOCTYPE html>\n{page}\n"
+
+
+def _head(title: str) -> Markup:
+    script_hash = b64encode(sha256(SCRIPT.encode()).digest()).decode("ascii")
+    policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{script_hash}'"
+    return tag(
+        "head",
+        tag("meta", charset="utf-8"),
+        tag("meta", http_equiv="Content-Security-Policy", content=policy),
+        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        tag("title", f"{title} \u2013 segmentation report"),
+        tag("style", Markup(STYLE)),
+    )
+
+
+def _header(data: RunReport, nav: Markup) -> Markup:
+    scene = data.scene
+    words = [f"{value_of('size', scene['size'])} pixels"] if scene.get("size") else []
+    if scene.get("gsd_m"):
+        words.append(f"{value_of('gsd_m', scene['gsd_m'])} a pixel")
+    if data.model.get("name"):
+        words.append(f"model {data.model['name']}")
+    lead = tag("p", joined([tag("span", word) for word in words]), class_="lead")
+    return tag("header", tag("p", "Segmentation report", class_="eyebrow"), tag("h1", data.title), lead, nav)
+
+
+def _alert(data: RunReport) -> Markup:
+    count = len(data.failed_tiles)
+    if not count:
+        return Markup()
+    tiles = f"{whole(count)} {'tile' if count == 1 else 'tiles'}"
+    return tag(
+        "section",
+        tag("h2", f"Partial result: {tiles} failed", id="alert-heading"),
+        tag("p", "They are nodata in all outputs. ", tag("a", "Which, and why", href="#failed"), "."),
+        class_="alert",
+        aria_labelledby="alert-heading",
+    )
+
+
+def _notices(data: RunReport) -> Markup:
+    if not data.notices:
+        return Markup()
+    listed = tag("ul", joined([tag("li", notice) for notice in data.notices]))
+    return tag(
+        "section", tag("h2", "To note", id="notes-heading"), listed, class_="notes", aria_labelledby="notes-heading"
+    )
+
+
+def _key_figures(data: RunReport) -> Markup:
+    numbers = data.numbers
+    every = numbers.valid_pixels + numbers.nodata_pixels
+    covered = f"{percent(numbers.valid_pixels / every)} of the scene" if every else ""
+    mapped = area(numbers.area_m2) if numbers.area_m2 is not None else f"{whole(numbers.valid_pixels)} px"
+    named = {entry.name for entry in numbers.classes}
+    polygons = [int(row["count"]) for name, row in data.feature_counts.items() if name in named and "count" in row]
+    layers = f"in {len(polygons)} {'layer' if len(polygons) == 1 else 'layers'}"
+    forwarded = data.tiles.get("forwarded")
+    tiles = f"{whole(forwarded)} tiles" if isinstance(forwarded, int) else ""
+    figures = [
+        ("Mapped", mapped, covered),
+        ("Polygons", whole(sum(polygons)) if polygons else NONE, layers if polygons else "not vectorized"),
+        ("Mean confidence", percent(numbers.mean_confidence), "over all mapped pixels"),
+        ("Time", duration(data.seconds.get("total")), tiles),
+    ]
+    items = [tag("div", tag("dt", name), tag("dd", value, tag("small", note))) for name, value, note in figures]
+    heading = tag("h2", "At a glance", id="key-heading", hidden=True)
+    return tag("section", heading, tag("dl", joined(items), class_="key"), class_="bare", aria_labelledby="key-heading")
+
+
+def _map(data: RunReport) -> Markup:
+    scene, classes = data.pictures.get("scene"), data.pictures.get("classes")
+    if scene is None or classes is None:
+        shown = data.pictures.get("overlay") or scene or classes
+        if shown is None:
+            return Markup()
+        layers = [tag("img", src=data_uri(shown), alt=f"Picture of {data.title}")]
+    else:
+        background = {entry.rgb for entry in data.numbers.classes if entry.kind == "background"}
+        layers = [
+            tag("img", src=data_uri(scene), alt=f"Imagery of {data.title}"),
+            tag("img", src=data_uri(foreground_picture(classes, background)), alt=f"Classes found: {_shares(data)}"),
+        ]
+        shown = scene
+    plate = [tag("div", joined(layers), class_="stack")]
+    if data.ground_width_m:
+        plate.append(_scale(data.ground_width_m))
+    ratio = f"--ratio:{shown.width / shown.height:.4f}"
+    margin = tag("div", _slider() if len(layers) > 1 else Markup(), _legend(data), class_="margin")
+    return tag("figure", tag("div", joined(plate), class_="plate", style=ratio), margin, class_="map")
+
+
+def _scale(width_m: float) -> Markup:
+    bar_m = scale_bar_m(width_m)
+    return tag("div", length_text(bar_m), tag("i", style=f"width:{bar_m / width_m * 100:.3f}%"), class_="scale")
+
+
+def _slider() -> Markup:
+    shown = tag("output", "55\u202f%", for_="opacity")
+    control = tag("input", id="opacity", type="range", min="0", max="100", value="55")
+    return tag(
+        "div", tag("label", "Classes over imagery", shown, for_="opacity"), control, class_="slider", hidden=True
+    )
+
+
+def _legend(data: RunReport) -> Markup:
+    items = [
+        tag("li", swatch(entry.color), entry.name, tag("b", percent(entry.share))) for entry in data.numbers.classes
+    ]
+    return tag("ul", joined(items), class_="legend", aria_label="Legend, with the share of each class")
+
+
+def _shares(data: RunReport) -> str:
+    return ", ".join(f"{entry.name} {percent(entry.share)}" for entry in data.numbers.classes if entry.pixels) or "none"
+
+
+def _classes(data: RunReport) -> Markup:
+    return joined([class_table(data.numbers, data.feature_counts), feature_table(data.feature_counts)])
+
+
+def _confidence(data: RunReport) -> Markup:
+    mean = percent(data.numbers.mean_confidence)
+    words = "How sure the model was of the class it chose. Low values lie along outlines and where it guesses."
+    chart = tag(
+        "figure",
+        confidence_histogram(data.numbers.confidence_histogram),
+        tag("figcaption", f"Mapped pixels by confidence, coloured as in the picture; the mean is {mean}. {words}"),
+    )
+    picture = data.pictures.get("confidence")
+    if picture is None:
+        return chart
+    image = tag("img", src=data_uri(picture), alt=f"Map of confidence; the mean is {mean}")
+    return tag("div", tag("figure", tag("div", image, class_="stack")), chart, class_="pair")
+
+
+def _run(data: RunReport) -> Markup:
+    left = joined([tag("h3", "Time"), time_table(data.seconds)]) if data.seconds else Markup()
+    right = joined([tag("h3", "Tiles"), tile_facts(data.tiles)]) if data.tiles else Markup()
+    pair = tag("div", tag("div", left), tag("div", right), class_="pair") if left or right else Markup()
+    return joined([pair, failed_table(data.failed_tiles)])

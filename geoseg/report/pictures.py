@@ -1,0 +1,216 @@
+"""Pictures of scenes, classes and confidence, read reduced: bounded memory, whatever the scene."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+from rasterio.enums import Resampling
+from rasterio.errors import RasterioError
+from rasterio.windows import Window
+
+from geoseg.errors import FrameMismatchError
+from geoseg.legend import NODATA, Legend
+from geoseg.scene.info import open_dataset
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+MAX_SIDE = 1400
+"""The longer side of a picture in pixels, at most."""
+
+CONFIDENCE_RAMP = (
+    (0, 0x3B, 0x0F, 0x4A),
+    (30, 0x4A, 0x2C, 0x73),
+    (50, 0x3F, 0x56, 0x8B),
+    (70, 0x2A, 0x83, 0x8A),
+    (85, 0x53, 0xAE, 0x7A),
+    (95, 0xB4, 0xD0, 0x75),
+    (100, 0xF4, 0xEE, 0xB1),
+)
+"""Confidence in percent, then red, green, blue: dark where the model is unsure, ever lighter where it is sure."""
+
+_FINEST_RETRY = 16
+"""Where reading fails, pieces down to this many pixels of the picture are tried; what still fails stays empty."""
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class RgbSource:
+    """What a picture of a scene shows: three bands (from 1) as red, green, blue, and the values drawn black and white.
+
+    Without `low` and `high` each band is stretched between its 1st and 99th percentile in the picture. A pixel is
+    left transparent where all three bands are `nodata`, one is not finite, the `alpha` band is 0, or, with
+    `file_mask`, the file's own mask is 0.
+    """
+
+    path: str | Path
+    bands: tuple[int, int, int]
+    low: tuple[float, float, float] | None = None
+    high: tuple[float, float, float] | None = None
+    nodata: float | None = None
+    alpha: int | None = None
+    file_mask: bool = False
+
+
+def scene_picture(source: RgbSource, max_side: int = MAX_SIDE) -> Image.Image:
+    """The scene in RGBA, its longer side at most `max_side` pixels; small scenes are enlarged by a whole factor.
+
+    What is nodata, or cannot be read because the file is damaged there, is transparent.
+    """
+    path = str(source.path)
+    bands = [*source.bands, *([source.alpha] if source.alpha else [])]
+    stack, read = _read_reduced(path, bands, max_side, Resampling.average)
+    rgb = stack[:3].astype(np.float32)
+    valid = read & np.isfinite(rgb).all(axis=0)
+    if source.nodata is not None and not np.isnan(source.nodata):
+        valid &= (rgb != np.float32(source.nodata)).any(axis=0)
+    if source.alpha:
+        valid &= stack[3] > 0
+    if source.file_mask:
+        valid &= _read_mask(path, max_side)
+    picture = np.dstack([_stretched(rgb, valid, source), np.where(valid, 255, 0).astype(np.uint8)])
+    return _enlarged(Image.fromarray(picture), max_side)
+
+
+def class_picture(classes: Path, legend: Legend, max_side: int = MAX_SIDE) -> Image.Image:
+    """The class raster in the legend's colours, RGBA, sized as by `scene_picture`; nodata is transparent.
+
+    Where it is reduced, a pixel shows the class that most of its pixels have.
+    """
+    stack, read = _read_reduced(str(classes), [1], max_side, Resampling.mode)
+    colors = np.zeros((256, 4), np.uint8)
+    for entry in legend.classes:
+        colors[entry.code] = (*entry.rgb, 255)
+    codes = np.where(read, stack[0], NODATA)
+    return _enlarged(Image.fromarray(colors[codes]), max_side)
+
+
+def confidence_picture(confidence: Path, max_side: int = MAX_SIDE) -> Image.Image:
+    """The confidence raster (percent, 255 is nodata) in the colours of `CONFIDENCE_RAMP`, RGBA, sized as the others."""
+    stack, read = _read_reduced(str(confidence), [1], max_side, Resampling.average)
+    percents = np.arange(101)
+    stops = [stop[0] for stop in CONFIDENCE_RAMP]
+    colors = np.zeros((256, 4), np.uint8)
+    for channel in range(3):
+        colors[:101, channel] = np.rint(np.interp(percents, stops, [stop[channel + 1] for stop in CONFIDENCE_RAMP]))
+    colors[:101, 3] = 255
+    return _enlarged(Image.fromarray(colors[np.where(read, stack[0], NODATA)]), max_side)
+
+
+def confidence_color(percent: float) -> str:
+    """The colour `#rrggbb` of a confidence in percent.
+
+    >>> confidence_color(100)
+    '#f4eeb1'
+    """
+    stops = [stop[0] for stop in CONFIDENCE_RAMP]
+    rgb = (round(float(np.interp(percent, stops, [stop[k] for stop in CONFIDENCE_RAMP]))) for k in (1, 2, 3))
+    return "#" + "".join(f"{value:02x}" for value in rgb)
+
+
+def overlay_picture(scene: Image.Image, classes: Image.Image, legend: Legend, alpha: float = 0.5) -> Image.Image:
+    """The foreground of a `class_picture` over a `scene_picture`: areas at `alpha`, their outlines opaque.
+
+    Both are of one size, else FrameMismatchError is raised.
+    """
+    if scene.size != classes.size:
+        raise FrameMismatchError(f"the scene's picture has {scene.size} pixels, that of its classes {classes.size}")
+    layer = foreground_picture(classes, {entry.rgb for entry in legend.classes if entry.kind == "background"})
+    pixels = np.array(layer)
+    weight = np.where(_outlines(pixels), 1.0, alpha) * (pixels[..., 3:] > 0)
+    base = np.array(scene.convert("RGBA"))
+    base[..., :3] = np.rint(base[..., :3] * (1 - weight) + pixels[..., :3] * weight)
+    return Image.fromarray(base)
+
+
+def foreground_picture(classes: Image.Image, background: set[tuple[int, int, int]]) -> Image.Image:
+    """A `class_picture` in which the colours of `background` are transparent."""
+    pixels = np.array(classes.convert("RGBA"))
+    for color in background:
+        pixels[(pixels[..., :3] == color).all(axis=-1)] = 0
+    return Image.fromarray(pixels)
+
+
+def _outlines(pixels: Array) -> Array:
+    """Which pixels (height, width, 1) of a picture lie at the rim of their colour."""
+    edge = np.zeros((*pixels.shape[:2], 1), bool)
+    down = (pixels[1:] != pixels[:-1]).any(axis=-1, keepdims=True)
+    across = (pixels[:, 1:] != pixels[:, :-1]).any(axis=-1, keepdims=True)
+    edge[1:] |= down
+    edge[:-1] |= down
+    edge[:, 1:] |= across
+    edge[:, :-1] |= across
+    return edge
+
+
+def _reduced_shape(shape: tuple[int, int], max_side: int) -> tuple[int, int]:
+    """The size (height, width) at which a raster is read.
+
+    >>> _reduced_shape((5000, 10000), 1000), _reduced_shape((300, 200), 1000)
+    ((500, 1000), (300, 200))
+    """
+    factor = max(1.0, max(shape) / max_side)
+    return max(1, round(shape[0] / factor)), max(1, round(shape[1] / factor))
+
+
+def _read_reduced(path: str, bands: list[int], max_side: int, resampling: Resampling) -> tuple[Array, Array]:
+    """Bands (bands, height, width) at the size of `_reduced_shape`; where they could be read (height, width) bool."""
+    dataset = open_dataset(path)
+    shape = _reduced_shape(dataset.shape, max_side)
+    stack = np.zeros((len(bands), *shape), dataset.dtypes[0])
+    read = np.zeros(shape, bool)
+    per_row, per_col = dataset.height / shape[0], dataset.width / shape[1]
+    pending = [(0, 0, *shape)]
+    while pending:
+        row, col, height, width = pending.pop()
+        window = Window(col * per_col, row * per_row, width * per_col, height * per_row)
+        at = np.s_[row : row + height, col : col + width]
+        try:
+            stack[:, *at] = dataset.read(
+                bands, window=window, out_shape=(len(bands), height, width), resampling=resampling
+            )
+            read[at] = True
+        except RasterioError:  # damaged somewhere here: the picture shows what is whole, a hole tells the rest
+            pending += _quarters(row, col, height, width)
+    return stack, read
+
+
+def _quarters(row: int, col: int, height: int, width: int) -> list[tuple[int, int, int, int]]:
+    if max(height, width) <= _FINEST_RETRY:
+        return []
+    rows = [(row, height // 2), (row + height // 2, height - height // 2)]
+    cols = [(col, width // 2), (col + width // 2, width - width // 2)]
+    return [(top, left, tall, wide) for top, tall in rows for left, wide in cols if tall and wide]
+
+
+def _read_mask(path: str, max_side: int) -> Array:
+    dataset = open_dataset(path)
+    try:
+        mask: Array = dataset.read_masks(1, out_shape=_reduced_shape(dataset.shape, max_side)) > 0
+    except RasterioError:  # damaged: what has pixels is shown
+        return np.ones(_reduced_shape(dataset.shape, max_side), bool)
+    return mask
+
+
+def _stretched(rgb: Array, valid: Array, source: RgbSource) -> Array:
+    """Bands (3, height, width) float32 -> (height, width, 3) uint8."""
+    if source.low is not None and source.high is not None:
+        low, high = np.array(source.low, np.float32), np.array(source.high, np.float32)
+    elif valid.any():
+        low, high = np.percentile(rgb[:, valid], (1, 99), axis=1).astype(np.float32)
+    else:
+        low, high = np.zeros(3, np.float32), np.ones(3, np.float32)
+    span = np.maximum(high - low, np.float32(1e-9))
+    scaled = (np.where(valid, rgb, 0) - low[:, None, None]) / span[:, None, None]
+    stretched: Array = np.rint(np.clip(scaled, 0, 1) * 255).astype(np.uint8)
+    return np.moveaxis(np.where(valid, stretched, 0), 0, -1)
+
+
+def _enlarged(picture: Image.Image, max_side: int) -> Image.Image:
+    """Enlarged by the largest whole factor that fits `max_side`; pixels stay sharp squares."""
+    factor = max(1, max_side // max(picture.size))
+    return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)

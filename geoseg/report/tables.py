@@ -1,0 +1,209 @@
+"""The tables and lists of facts of a page."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from pyproj.exceptions import CRSError
+
+from geoseg.frame import Box, parse_crs
+from geoseg.report.charts import bar
+from geoseg.report.markup import Markup, joined, tag
+from geoseg.report.wording import NONE, area, duration, figures, file_size, label_of, percent, value_of, whole
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from geoseg.report.numbers import ClassNumbers, SceneNumbers
+
+_FAILED_SHOWN = 100
+"""Rows of failed tiles on the page; all are in run.json."""
+
+Row = tuple[Markup, ...]
+
+
+def table(caption: str, heads: Sequence[Markup], rows: Sequence[Row], class_: str | None = None) -> Markup:
+    """A table whose first column heads its rows, scrolling by itself where it is too wide for the page."""
+    head = tag("thead", tag("tr", joined(list(heads))))
+    body = tag("tbody", joined([tag("tr", joined(list(row))) for row in rows]))
+    return tag("div", tag("table", tag("caption", caption), head, body, class_=class_), class_="scroll")
+
+
+def heads(*names: str, numeric_from: int = 1) -> list[Markup]:
+    """The cells of a table's head; from `numeric_from` on they stand at the right, over numbers."""
+    return [
+        tag("th", name, scope="col", class_="num" if at >= numeric_from and name else None)
+        for at, name in enumerate(names)
+    ]
+
+
+def number_cell(text: str) -> Markup:
+    """A cell with a number."""
+    return tag("td", text, class_="num")
+
+
+def row_head(*content: str) -> Markup:
+    """The cell that heads a row."""
+    return tag("th", *content, scope="row")
+
+
+def swatch(color: str) -> Markup:
+    """A small square of a class's colour."""
+    return tag("span", class_="swatch", style=f"background:{color}")
+
+
+def facts(items: Mapping[str, Any]) -> Markup:
+    """Keys and values, whatever they are; nothing for none."""
+    rows = [tag("div", tag("dt", label_of(key)), tag("dd", value_of(key, value))) for key, value in items.items()]
+    return tag("dl", joined(rows), class_="facts") if rows else Markup()
+
+
+def class_table(numbers: SceneNumbers, feature_counts: Mapping[str, Mapping[str, Any]]) -> Markup:
+    """Area, share, confidence and polygons of each class."""
+    with_area = numbers.area_m2 is not None
+    rows = [_class_row(entry, feature_counts.get(entry.name, {}), with_area=with_area) for entry in numbers.classes]
+    nodata = number_cell(f"{whole(numbers.nodata_pixels)} px")
+    rows.append((row_head("nodata"), nodata, *(tag("td") for _ in range(4))))
+    top = heads("Class", "Area" if with_area else "Pixels", "Share", "", "Confidence", "Polygons")
+    top[3] = tag("td", class_="bars")
+    caption = "Shares are of all mapped pixels; confidence is the mean over the pixels of a class."
+    return table(caption, top, rows, "classes")
+
+
+def _class_row(entry: ClassNumbers, features: Mapping[str, Any], *, with_area: bool) -> Row:
+    return (
+        row_head(swatch(entry.color), entry.name),
+        number_cell(area(entry.area_m2) if with_area else whole(entry.pixels)),
+        number_cell(percent(entry.share)),
+        tag("td", bar(entry.share, entry.color), class_="bars"),
+        number_cell(percent(entry.mean_confidence)),
+        number_cell(whole(features["count"]) if "count" in features else NONE),
+    )
+
+
+def feature_table(feature_counts: Mapping[str, Mapping[str, Any]]) -> Markup:
+    """What is known of the features of each layer: a column for every key that a layer has."""
+    keys = list(dict.fromkeys(key for row in feature_counts.values() for key in row))
+    if not keys:
+        return Markup()
+    rows = [
+        (row_head(name), *(number_cell(value_of(key, row.get(key))) for key in keys))
+        for name, row in feature_counts.items()
+    ]
+    return joined(
+        [tag("h3", "Features"), table("The layers of the vector file.", heads("Layer", *map(label_of, keys)), rows)]
+    )
+
+
+def scene_facts(scene: Mapping[str, Any]) -> Markup:
+    """What the scene is; a CRS in WKT by its name."""
+    return facts({key: _crs_name(value) if key == "crs" else value for key, value in scene.items()})
+
+
+def _crs_name(value: object) -> object:
+    if not isinstance(value, str) or "[" not in value:
+        return value
+    try:
+        crs = parse_crs(value)
+    except CRSError:  # shown as it stands
+        return value
+    code = crs.to_epsg()
+    return f"{crs.name} (EPSG:{code})" if code else crs.name
+
+
+def tile_facts(tiles: Mapping[str, Any]) -> Markup:
+    """How many tiles; of those listed one by one, their number."""
+    counted = {key: len(value) if isinstance(value, list | tuple) else value for key, value in tiles.items()}
+    return facts(counted)
+
+
+def time_table(seconds: Mapping[str, float]) -> Markup:
+    """The parts of a run's time, each as a bar against the longest, and the total."""
+    parts = {key: value for key, value in seconds.items() if key != "total"}
+    longest = max(parts.values(), default=0.0) or 1.0
+    rows = [
+        (row_head(label_of(key)), number_cell(duration(value)), tag("td", bar(value / longest), class_="bars"))
+        for key, value in parts.items()
+    ]
+    total = seconds.get("total")
+    if total is not None:
+        rows.append((row_head("Total"), number_cell(duration(total)), tag("td")))
+    together = total is not None and sum(parts.values()) > total * 1.001
+    caption = "Parts are summed over workers, the total is by the clock." if together else "By the clock."
+    return table(caption, heads("Part", "Time", ""), rows)
+
+
+def failed_table(failed: Sequence[Mapping[str, Any]]) -> Markup:
+    """Where tiles failed, and why."""
+    if not failed:
+        return Markup()
+    rows = [
+        (row_head(_window(tile.get("window"))), tag("td", value_of("", tile.get("cause")), class_="any"))
+        for tile in failed[:_FAILED_SHOWN]
+    ]
+    more = len(failed) - len(rows)
+    caption = "Nodata in all outputs." + (f" {whole(more)} more are listed in run.json." if more else "")
+    heading = tag("h3", "Failed tiles", id="failed")
+    return joined([heading, table(caption, heads("Window", "Cause", numeric_from=2), rows)])
+
+
+def _window(window: object) -> str:
+    if isinstance(window, dict) and {"row", "col", "height", "width"} <= set(window):
+        window = Box(window["row"], window["col"], window["height"], window["width"])
+    if isinstance(window, list | tuple) and len(window) == 4:
+        window = Box(*window)
+    if isinstance(window, Box):
+        return f"rows {window.row} to {window.bottom - 1}, columns {window.col} to {window.right - 1}"
+    return value_of("", window)
+
+
+def output_table(outputs: Sequence[tuple[str, int, str]]) -> Markup:
+    """The files beside the page."""
+    if not outputs:
+        return Markup()
+    rows = [
+        (row_head(tag("a", path, href=quote(path, safe="/"))), tag("td", what), number_cell(file_size(size)))
+        for path, size, what in outputs
+    ]
+    return table("Links open where this page lies beside them.", heads("File", "What", "Size", numeric_from=2), rows)
+
+
+def model_part(model: Mapping[str, Any]) -> Markup:
+    """The model's card: what it is, how well it did where it was checked, what it is known to do badly."""
+    if not model:
+        return Markup()
+    card = dict(model.get("card") or {})
+    weaknesses = {key: card.pop(key) for key in list(card) if "weakness" in key or "limitation" in key}
+    first = {key: value for key, value in model.items() if key not in {"scores", "card", "description", "gsd_m"}}
+    if model.get("gsd_m"):
+        finest, coarsest = model["gsd_m"]
+        first["trained_for_gsd"] = f"{figures(finest)} to {figures(coarsest)} m"
+    parts = [tag("p", str(model["description"]))] if model.get("description") else []
+    parts.append(facts({**first, **card}))
+    for value in weaknesses.values():
+        sentences = [value] if isinstance(value, str) else list(value)
+        listed = tag("ul", joined([tag("li", value_of("", sentence)) for sentence in sentences]))
+        parts.append(tag("div", tag("h3", "Known weaknesses"), listed, class_="weak"))
+    parts.append(_scores(model.get("scores") or {}))
+    return joined(parts)
+
+
+def _scores(scores: Mapping[str, Any]) -> Markup:
+    """Numbers as a list; numbers by class as a table, a column a measure."""
+    plain = {key: value for key, value in scores.items() if not isinstance(value, dict)}
+    by_class = {key: value for key, value in scores.items() if isinstance(value, dict)}
+    deeper = {key: value for key, value in by_class.items() if any(isinstance(part, dict) for part in value.values())}
+    flat = {key: value for key, value in by_class.items() if key not in deeper}
+    parts = [tag("h3", "Scores")] if scores else []
+    parts.append(facts(plain))
+    if flat:
+        columns = list(dict.fromkeys(name for row in flat.values() for name in row))
+        rows = [
+            (row_head(label_of(key)), *(number_cell(value_of("", row.get(name))) for name in columns))
+            for key, row in flat.items()
+        ]
+        parts.append(table("Measured on places that were kept out of training.", heads("", *columns), rows, "close"))
+    for key, value in deeper.items():
+        parts.append(joined([tag("h3", label_of(key)), _scores(value)]))
+    return joined(parts)

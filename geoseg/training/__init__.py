@@ -1,0 +1,33 @@
+"""Training and scoring of models: `train` makes a bundle from scenes with labels, `evaluate_rasters` judges a result.
+
+Stands beside the list of stages and uses scene, grid and model of it. The names here are looked up when they are asked
+for, so that scoring a raster does not import torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from geoseg.training.config import TrainConfig, load_config
+    from geoseg.training.evaluate import evaluate_rasters
+    from geoseg.training.loop import train
+    from geoseg.training.scores import RasterScores, score_arrays
+
+__all__ = ["RasterScores", "TrainConfig", "evaluate_rasters", "load_config", "score_arrays", "train"]
+
+_HOME = {
+    "RasterScores": "scores",
+    "TrainConfig": "config",
+    "evaluate_rasters": "evaluate",
+    "load_config": "config",
+    "score_arrays": "scores",
+    "train": "loop",
+}
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401  # whatever the name stands for
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)

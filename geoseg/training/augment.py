@@ -1,0 +1,124 @@
+"""A window of a labelled scene, varied as seen from another aircraft on another day: geometry first, then light."""
+
+from __future__ import annotations
+
+from math import ceil, cos, exp, log, pi, sin, sqrt
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from PIL import Image
+from scipy.ndimage import gaussian_filter
+
+from geoseg.frame import Box
+from geoseg.training.samples import IGNORE
+
+if TYPE_CHECKING:
+    from geoseg.model.bundle import ModelBundle
+    from geoseg.training.config import AugmentConfig, TrainConfig
+    from geoseg.training.samples import LabelledScene, SampleIndex
+
+Array = np.ndarray[Any, Any]
+Floats = np.ndarray[Any, np.dtype[np.float32]]
+Bytes = np.ndarray[Any, np.dtype[np.uint8]]
+
+
+def batch_of(index: SampleIndex, config: TrainConfig, step: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The batch of a step: images (N, channels, h, w) float32, normalised; truth (N, h, w) int64 channel indices.
+
+    A function of (seed, step): the same whenever and wherever it is asked for.
+    """
+    samples = [_sample(index, config, step, place) for place in range(config.fit.batch)]
+    images = torch.from_numpy(np.stack([image for image, _ in samples]))
+    truth = torch.from_numpy(np.stack([channels for _, channels in samples]).astype(np.int64))
+    return images, truth
+
+
+def _sample(index: SampleIndex, config: TrainConfig, step: int, place: int) -> tuple[Floats, Bytes]:
+    rng = np.random.default_rng((config.seed, step, place))
+    drawn = index.draw(rng)
+    labelled = index.scenes[drawn.scene]
+    scaled, valid, truth = _cut(labelled, drawn.centre, config, rng)
+    scaled = vary_light(scaled, config.augment, rng)
+    if rng.random() < config.augment.cutout:
+        _cut_out(valid, rng)
+    truth[valid == 0] = IGNORE
+    roles = labelled.scene.roles
+    if rng.random() < config.augment.missing:
+        roles = tuple(role if role not in config.optional else "" for role in roles)
+    return network_input(config.bundle, scaled, valid, roles), truth
+
+
+def network_input(bundle: ModelBundle, scaled: Array, valid: Array, roles: tuple[str, ...]) -> Floats:
+    """What the network is fed, as `ModelBundle.normalise` gives it: bands without a role count as missing."""
+    return bundle.normalise(scaled, valid.astype(bool), roles)
+
+
+def _cut(
+    labelled: LabelledScene, centre: tuple[int, int], config: TrainConfig, rng: np.random.Generator
+) -> tuple[Floats, Bytes, Bytes]:
+    """A window at a drawn GSD and angle: scaled (bands, h, w) in 0..1, valid (h, w), truth (h, w)."""
+    size = config.fit.window
+    zoom = _zoom(labelled.gsd_m, config.augment.gsd_m, rng)
+    turned = rng.random() < config.augment.rotate
+    angle = rng.uniform(-pi / 4, pi / 4)
+    between = ceil(size * sqrt(2)) if turned else size
+    side = max(1, round(between / zoom))
+    pixels, valid, truth = labelled.read(Box(centre[0] - side // 2, centre[1] - side // 2, side, side))
+    scaling = labelled.stretch if rng.random() < config.augment.stretch else labelled.scaling
+    bands, maps = [Image.fromarray(band) for band in scaling(pixels)], [Image.fromarray(m) for m in (valid, truth)]
+    if side != between:
+        bands = [band.resize((between, between), Image.Resampling.BILINEAR) for band in bands]  # smooths where it shrinks
+        maps = [m.resize((between, between), Image.Resampling.NEAREST) for m in maps]
+    if turned:
+        bands = [_turn(band, angle, size, Image.Resampling.BILINEAR) for band in bands]
+        maps = [_turn(m, angle, size, Image.Resampling.NEAREST) for m in maps]
+    quarters, flip = int(rng.integers(4)), bool(rng.integers(2))
+    stacks = [np.rot90(np.stack([np.asarray(layer) for layer in layers]), quarters, (1, 2)) for layers in (bands, maps)]
+    image, codes = (np.ascontiguousarray(stack[:, :, ::-1] if flip else stack) for stack in stacks)
+    return image, codes[0], codes[1]
+
+
+def _zoom(gsd_m: float, wanted_m: tuple[float, float] | None, rng: np.random.Generator) -> float:
+    """How many pixels of the window one of the scene becomes."""
+    fraction = rng.random()
+    if wanted_m is None:
+        return 1.0
+    return gsd_m / exp(log(wanted_m[0]) + fraction * (log(wanted_m[1]) - log(wanted_m[0])))
+
+
+def _turn(layer: Image.Image, angle: float, size: int, how: Image.Resampling) -> Image.Image:
+    """Turn about the centre and keep the inner square of `size`."""
+    c, s = cos(angle), sin(angle)
+    outer, inner = layer.width / 2, size / 2
+    coefficients = (c, -s, outer - inner * (c - s), s, c, outer - inner * (s + c))
+    return layer.transform((size, size), Image.Transform.AFFINE, coefficients, how)
+
+
+def vary_light(scaled: Floats, augment: AugmentConfig, rng: np.random.Generator) -> Floats:
+    """Gain, offset and gamma for all bands and for each, then blur and noise; (bands, h, w) in 0..1, as it came."""
+    strength = augment.radiometry
+    bands = (scaled.shape[0], 1, 1)
+    gain = np.exp(strength * (rng.normal(0, 0.18) + rng.normal(0, 0.10, bands)))
+    offset = strength * (rng.normal(0, 0.06) + rng.normal(0, 0.03, bands))
+    gamma = np.exp(strength * (rng.normal(0, 0.20) + rng.normal(0, 0.08, bands)))
+    blurred, noisy = rng.random() < augment.blur, rng.random() < augment.noise
+    sigma, grain = rng.uniform(0.3, 1.0), rng.uniform(0.0, 0.03)
+    gain, offset, gamma = (np.asarray(factor, np.float32) for factor in (gain, offset, gamma))
+    varied = np.power(np.clip(scaled, 0, 1), gamma)
+    # About the middle, so that more contrast does not also mean more light.
+    varied = (varied - np.float32(0.4)) * gain + (offset + np.float32(0.4))
+    if blurred:
+        varied = gaussian_filter(varied, (0, sigma, sigma), truncate=3)
+    if noisy:
+        varied = varied + np.float32(grain) * rng.standard_normal(varied.shape, np.float32)
+    result: Floats = np.clip(varied, 0, 1)
+    return result
+
+
+def _cut_out(valid: Bytes, rng: np.random.Generator) -> None:
+    """Make what lies beyond a random line nodata, as the edge of a swath does."""
+    height, width = valid.shape
+    angle, reach = rng.uniform(0, 2 * pi), rng.uniform(0.1, 0.45)
+    rows, cols = np.ogrid[-0.5 : 0.5 : height * 1j, -0.5 : 0.5 : width * 1j]
+    valid[rows * cos(angle) + cols * sin(angle) > reach] = 0

@@ -1,0 +1,304 @@
+"""What a training is told, read from a YAML mapping into frozen dataclasses; a key that nothing reads is refused."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import MISSING, dataclass, field, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+from geoseg.errors import UsageError
+from geoseg.legend import LAND_COVER, Legend
+from geoseg.model.bundle import ModelBand, ModelBundle
+from geoseg.scene import ScalingRule
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkConfig:
+    """The network, as segmentation-models-pytorch names it, and where its encoder starts from."""
+
+    architecture: str = "Unet"
+    encoder: str = "resnet18"
+    decoder: dict[str, Any] = field(default_factory=dict)
+    init_package: str | None = None
+    """An installed Python package that holds one `.pth` file with the encoder's weights; it is not imported."""
+    init_file: Path | None = None
+    """A `.pth` or `.safetensors` file with the encoder's weights."""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceConfig:
+    """Scenes with labels of one origin.
+
+    `labels` is a path with `{stem}` and the named groups of `pattern` in braces; `pattern` (searched in the stem of a
+    scene's file name) must have the group `place`. A scene without a label file is left out. Places in one list of
+    `groups` overlap each other: they are held out together or not at all.
+    """
+
+    name: str
+    scenes: str
+    labels: str
+    pattern: str = "(?P<place>.+)"
+    hold_out: tuple[str, ...] = ()
+    groups: tuple[tuple[str, ...], ...] = ()
+    remap: dict[int, int] = field(default_factory=dict)
+    """Label code to class code; 255 leaves a pixel out of training and scores."""
+    weight: float = 1.0
+    """How often a window comes from here, relative to the other sources."""
+    bands: dict[str, int] = field(default_factory=dict)
+    gsd_m: float | None = None
+    """For scenes that have no CRS."""
+
+
+@dataclass(frozen=True, slots=True)
+class AugmentConfig:
+    """How windows are varied; probabilities are 0..1."""
+
+    gsd_m: tuple[float, float] | None = None
+    """Windows are resampled to a GSD drawn from this range; null leaves them as they are."""
+    rotate: float = 0.5
+    """Share of windows turned by any angle; flips and quarter turns are drawn always."""
+    missing: float = 0.3
+    """Share of windows that lose their optional bands."""
+    stretch: float = 0.4
+    """Share of windows scaled by the percentiles of their scene, whatever the range of their data type."""
+    radiometry: float = 1.0
+    """Strength of gain, offset and gamma, for all bands together and each alone."""
+    blur: float = 0.25
+    noise: float = 0.25
+    cutout: float = 0.1
+    """Share of windows of which a part becomes nodata."""
+
+
+@dataclass(frozen=True, slots=True)
+class FitConfig:
+    """Optimisation: AdamW, linear warm-up, cosine decay, a moving average of the weights (`ema`)."""
+
+    steps: int = 1000
+    batch: int = 8
+    window: int = 256
+    learning_rate: float = 1e-3
+    encoder_factor: float = 0.5
+    """The encoder's learning rate, relative to the decoder's."""
+    weight_decay: float = 0.01
+    warmup: int = 50
+    ema: float = 0.99
+    clip: float = 1.0
+    dice: float = 1.0
+    """Weight of the Dice loss beside cross entropy."""
+    balance: float = 0.6
+    """Share of windows drawn around a pixel of a class that is drawn first, all classes alike."""
+    validate_every: int = 100
+    checkpoint_every: int = 50
+    validation_windows: int = 60
+    """At most so many windows of a source are looked at between steps; the end looks at all."""
+    threads: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TrainConfig:
+    """A training from data to bundle; `folder` is what relative paths start from."""
+
+    name: str
+    licence: str
+    data: tuple[SourceConfig, ...]
+    folder: Path
+    gsd_m: tuple[float, float]
+    bands: tuple[str, ...] = ("red", "green", "blue", "nir")
+    optional: tuple[str, ...] = ("nir",)
+    mean: float = 0.5
+    std: float = 0.5
+    scaling: ScalingRule = field(
+        default_factory=lambda: ScalingRule({"uint8": (0.0, 255.0)}, percentiles=(1.0, 99.0), to=(0.1, 0.9))
+    )
+    tile: int = 512
+    legend: Legend = LAND_COVER
+    description: str = ""
+    card: dict[str, Any] = field(default_factory=dict)
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    fit: FitConfig = field(default_factory=FitConfig)
+    seed: int = 0
+
+    @property
+    def bundle(self) -> ModelBundle:
+        """The bundle to be, without weights and scores."""
+        return ModelBundle(
+            name=self.name,
+            architecture=self.network.architecture,
+            encoder=self.network.encoder,
+            decoder=self.network.decoder,
+            bands=tuple(ModelBand(role, self.mean, self.std, role in self.optional) for role in self.bands),
+            scaling=self.scaling,
+            gsd_m=self.gsd_m,
+            tile=self.tile,
+            legend=self.legend,
+            licence=self.licence,
+            description=self.description,
+            card=self.card,
+        )
+
+    @classmethod
+    def from_mapping(cls, data: dict[str, Any], folder: Path, *, where: str = "training config") -> TrainConfig:
+        """Read a parsed YAML mapping; `where` names it in messages.
+
+        Raises UsageError for an unknown key (with the nearest valid one), a missing key or a value of the wrong kind.
+        """
+        given = dict(data)
+        parsed: dict[str, Any] = {"folder": folder}
+        sources = given.pop("data", None)
+        if not isinstance(sources, list) or not sources:
+            raise UsageError(f"{where}: data must list at least one source of scenes and labels")
+        parsed["data"] = tuple(
+            _build(SourceConfig, source, f"{where}: data[{number}]") for number, source in enumerate(sources)
+        )
+        parsed["network"] = _network(given.pop("network", {}), folder, f"{where}: network")
+        parsed["augment"] = _build(AugmentConfig, given.pop("augment", {}), f"{where}: augment")
+        parsed["fit"] = _build(FitConfig, given.pop("fit", {}), f"{where}: fit")
+        if "scaling" in given:
+            parsed["scaling"] = ScalingRule.from_json(_mapping(given.pop("scaling"), f"{where}: scaling"))
+        if "legend" in given:
+            parsed["legend"] = Legend.from_json(given.pop("legend"))
+        _refuse_unknown(cls, {**given, **parsed}, where, hidden=("folder",) if "folder" in given else ())
+        config = _construct(cls, {**_convert(cls, given, where), **parsed}, where)
+        _check(config, where)
+        return config
+
+
+def load_config(path: Path) -> TrainConfig:
+    """Read a YAML file; relative paths in it start from its folder. Raises UsageError."""
+    import yaml  # noqa: PLC0415  # only those who train from a file need it
+
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise UsageError(f"{path} is not YAML: {error}") from error
+    return TrainConfig.from_mapping(_mapping(data, str(path)), path.parent, where=str(path))
+
+
+def _network(data: Any, folder: Path, where: str) -> NetworkConfig:  # noqa: ANN401  # as YAML gave it
+    given = dict(_mapping(data, where))
+    init = given.pop("init", None)
+    for key in ("init_package", "init_file"):
+        if key in given:
+            raise UsageError(f"{where}: {key!r} is not a key; write init: {{{key.removeprefix('init_')}: ...}}")
+    if init is not None:
+        init = dict(_mapping(init, f"{where}: init"))
+        if len(init) != 1 or not set(init) <= {"package", "file"}:
+            raise UsageError(f"{where}: init takes either package or file; found {sorted(init)}")
+        if "package" in init:
+            given["init_package"] = str(init["package"])
+        else:
+            given["init_file"] = folder / str(init["file"])
+    return _build(NetworkConfig, given, where)
+
+
+def _build(cls: type[T], data: Any, where: str) -> T:  # noqa: ANN401  # as YAML gave it
+    given = _mapping(data, where)
+    _refuse_unknown(cls, given, where)
+    return _construct(cls, _convert(cls, given, where), where)
+
+
+def _construct(cls: type[T], values: dict[str, Any], where: str) -> T:
+    missing = [
+        f.name
+        for f in fields(cls)  # type: ignore[arg-type]
+        if f.name not in values and f.default is MISSING and f.default_factory is MISSING
+    ]
+    if missing:
+        raise UsageError(f"{where}: the key {missing[0]!r} is missing")
+    return cls(**values)
+
+
+def _mapping(data: Any, where: str) -> dict[str, Any]:  # noqa: ANN401  # as YAML gave it
+    if not isinstance(data, dict):
+        raise UsageError(f"{where} must be a mapping of keys to values; found {type(data).__name__}")
+    return data
+
+
+def _refuse_unknown(cls: type, given: dict[str, Any], where: str, hidden: tuple[str, ...] = ()) -> None:
+    names = [f.name for f in fields(cls) if f.name not in hidden]
+    for key in given:
+        if key not in names:
+            near = difflib.get_close_matches(str(key), names, n=1, cutoff=0.0)
+            raise UsageError(f"{where}: there is no key {key!r}; did you mean {near[0]!r}?")
+
+
+def _convert(cls: type, given: dict[str, Any], where: str) -> dict[str, Any]:
+    """Values in the kinds that the fields are annotated with."""
+    kinds = {f.name: str(f.type) for f in fields(cls)}
+    try:
+        return {key: _as_kind(value, kinds[key]) for key, value in given.items()}
+    except _WrongKindError as error:
+        key = next(k for k, v in given.items() if not _fits(v, kinds[k]))
+        raise UsageError(f"{where}: {key} is {given[key]!r}; it takes {error}") from error
+
+
+class _WrongKindError(Exception):
+    """Carries the words for what would have been right."""
+
+
+_WORDS = {
+    "int": "a whole number", "float": "a number", "float | None": "a number", "str": "text",
+    "tuple[float, float]": "two numbers", "tuple[float, float] | None": "two numbers",
+    "tuple[str, ...]": "a list of names", "tuple[tuple[str, ...], ...]": "a list of lists of names",
+    "dict[int, int]": "a mapping of whole numbers", "dict[str, int]": "a mapping of roles to band numbers",
+    "dict[str, Any]": "a mapping",
+}  # fmt: skip
+
+
+def _fits(value: Any, kind: str) -> bool:  # noqa: ANN401  # as YAML gave it
+    try:
+        _as_kind(value, kind)
+    except _WrongKindError:
+        return False
+    return True
+
+
+def _as_kind(value: Any, kind: str) -> Any:  # noqa: ANN401, PLR0911  # as YAML gave it; one answer a kind
+    if value is None and kind.endswith("| None"):
+        return None
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    whole = number and isinstance(value, int)
+    if kind == "int" and whole:
+        return value
+    if kind in {"float", "float | None"} and number:
+        return float(value)
+    if kind in {"str", "str | None", "Path | None"} and isinstance(value, str | Path):
+        return value
+    if kind.startswith("tuple[float, float]") and isinstance(value, list) and len(value) == 2:  # noqa: PLR2004
+        return tuple(_as_kind(item, "float") for item in value)
+    if kind == "tuple[str, ...]" and isinstance(value, list):
+        return tuple(_as_kind(item, "str") for item in value)
+    if kind == "tuple[tuple[str, ...], ...]" and isinstance(value, list):
+        return tuple(_as_kind(item, "tuple[str, ...]") for item in value)
+    if kind.startswith("dict[") and isinstance(value, dict):
+        key_kind, value_kind = kind.removeprefix("dict[").removesuffix("]").split(", ")
+        if value_kind == "Any":
+            return value
+        return {_as_kind(k, key_kind): _as_kind(v, value_kind) for k, v in value.items()}
+    raise _WrongKindError(_WORDS.get(kind, kind))
+
+
+def _check(config: TrainConfig, where: str) -> None:
+    fit = config.fit
+    if not set(config.optional) < set(config.bands):
+        raise UsageError(f"{where}: optional is {list(config.optional)}; it takes some, not all, of {list(config.bands)}")
+    if fit.window < 32 or fit.window % 32:  # noqa: PLR2004  # encoders halve five times
+        raise UsageError(f"{where}: fit.window is {fit.window}; it takes a multiple of 32")
+    if min(fit.steps, fit.batch, fit.validate_every, fit.checkpoint_every, fit.validation_windows) < 1:
+        raise UsageError(f"{where}: fit takes steps, batch, validate_every, checkpoint_every, validation_windows from 1")
+    if config.std <= 0 or not 0 < config.gsd_m[0] <= config.gsd_m[1]:
+        raise UsageError(f"{where}: std and gsd_m (finest, coarsest) must be above 0")
+    for source in config.data:
+        for group in source.groups:
+            split = set(group) & set(source.hold_out)
+            if split and split != set(group):
+                raise UsageError(
+                    f"{where}: {source.name} holds out {sorted(split)}, but {list(group)} overlap each other; "
+                    "hold out all of them or none"
+                )

@@ -1,0 +1,219 @@
+"""The training itself: steps, moving average, validation, checkpoints, and the bundle that comes out."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors.torch import save
+
+from geoseg.model import load_bundle, save_bundle
+from geoseg.model.network import build_network
+from geoseg.training.augment import batch_of
+from geoseg.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, write_atomically
+from geoseg.training.initial import initialise_encoder
+from geoseg.training.losses import SegmentationLoss
+from geoseg.training.record import draw_curves, plain
+from geoseg.training.samples import SampleIndex, gather
+from geoseg.training.validate import headline, validate
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from geoseg.model import ModelBundle
+    from geoseg.training.config import FitConfig, TrainConfig
+
+Weights = dict[str, torch.Tensor]
+
+_LOG_EVERY = 10
+
+
+def train(
+    config: TrainConfig, out: Path, *, resume: bool = True, progress: Callable[[str], None] | None = None
+) -> ModelBundle:
+    """Train a network and leave in `out`: bundle/ (the best on the places held out), history.json, config.yaml, curves.png.
+
+    A run that was interrupted goes on from `out/checkpoint.pt`, and its result is bit for bit that of one that was not
+    (on one machine, with as many threads); with `resume` off it starts anew. `progress` gets one line at a time.
+    Raises UsageError where the checkpoint is of another configuration (only `fit.steps` may differ).
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    run = _Run(config, out, progress or (lambda _: None))
+    checkpoint = load_checkpoint(out / "checkpoint.pt", plain(config)) if resume else None
+    run.start(checkpoint)
+    run.steps()
+    return run.finish()
+
+
+class _Run:
+    """One training: what changes from step to step, and the moves on it."""
+
+    def __init__(self, config: TrainConfig, out: Path, say: Callable[[str], None]) -> None:
+        self.config, self.out, self.say = config, out, say
+        if config.fit.threads:
+            torch.set_num_threads(config.fit.threads)
+        training, self.held_out = gather(config)
+        self.index = SampleIndex(config, training)
+        say(f"{len(training)} scenes to train on, {len(self.held_out)} held out")
+        torch.manual_seed(config.seed)
+        bundle = config.bundle
+        shape = (len(bundle.bands), len(bundle.legend.classes), bundle.decoder)
+        self.network = build_network(bundle.architecture, bundle.encoder, *shape).to(memory_format=torch.channels_last)
+        self.judged = build_network(bundle.architecture, bundle.encoder, *shape).to(memory_format=torch.channels_last)
+        taken = initialise_encoder(self.network, config.network, config.bands)
+        say(f"{bundle.architecture} on {bundle.encoder}: {taken} tensors of the encoder from elsewhere")
+        self.optimizer = torch.optim.AdamW(_parameter_groups(self.network, config.fit))
+        self.loss = SegmentationLoss(config.fit.dice)
+        self.average: Weights = {key: value.clone() for key, value in self.network.state_dict().items()}
+        self.step, self.best, self.seconds = 0, -1.0, 0.0
+        self.history: list[dict[str, Any]] = []
+
+    def start(self, checkpoint: Checkpoint | None) -> None:
+        """Take up where a checkpoint left off."""
+        config_text = json.dumps(plain(self.config), indent=2)  # JSON is YAML, and the same for the same config
+        write_atomically(self.out / "config.yaml", (config_text + "\n").encode())
+        if checkpoint is None:
+            return
+        self.network.load_state_dict(checkpoint.network)
+        self.optimizer.load_state_dict(checkpoint.optimizer)
+        self.average, self.step, self.best = checkpoint.average, checkpoint.step, checkpoint.best
+        self.history, self.seconds = checkpoint.history, checkpoint.seconds
+        torch.set_rng_state(checkpoint.random)
+        self.say(f"goes on from step {self.step}")
+
+    def steps(self) -> None:
+        """All steps that are left; the next batch is made while the network works on this one."""
+        fit = self.config.fit
+        started, before = time.monotonic(), self.seconds
+        with ThreadPoolExecutor(1) as ahead:
+            batch = ahead.submit(batch_of, self.index, self.config, self.step)
+            while self.step < fit.steps:
+                images, truth = batch.result()
+                if self.step + 1 < fit.steps:
+                    batch = ahead.submit(batch_of, self.index, self.config, self.step + 1)
+                self._step(images, truth)
+                self.seconds = before + time.monotonic() - started
+                if self.step % fit.validate_every == 0 or self.step == fit.steps:
+                    self._validate()
+                if self.step % fit.checkpoint_every == 0 or self.step == fit.steps:
+                    self._save()
+
+    def _step(self, images: torch.Tensor, truth: torch.Tensor) -> None:
+        fit = self.config.fit
+        factor = schedule(self.step, fit)
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["peak"] * factor
+        self.network.train()
+        self.optimizer.zero_grad(set_to_none=True)
+        loss = self.loss(self.network(images.to(memory_format=torch.channels_last)), truth)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), fit.clip)
+        self.optimizer.step()
+        self.step += 1
+        update_average(self.average, self.network.state_dict(), min(fit.ema, self.step / (self.step + 10)))
+        self.history.append({"step": self.step, "loss": loss.item(), "learning_rate": fit.learning_rate * factor})
+        if self.step % _LOG_EVERY == 0:
+            mean = sum(row["loss"] for row in self.history[-_LOG_EVERY:]) / _LOG_EVERY
+            self.say(f"step {self.step}/{fit.steps}  loss {mean:.4f}  {self.seconds:.0f} s")
+
+    def _validate(self) -> None:
+        """Judge the average as it would be stored, and store it if it is the best so far."""
+        weights = stored_weights(self.average)
+        self.judged.load_state_dict(weights)
+        scores = validate(self.judged, self.config, self.held_out, limit=self.config.fit.validation_windows)
+        reached = headline(scores)
+        self.history[-1]["validation"] = {"mean_iou": reached, "scores": scores}
+        better = reached > self.best
+        for source, parts in scores.items():
+            for variant, part in parts.items():
+                if isinstance(part, dict):
+                    ious = "  ".join(f"{n} {_shown(c['iou'])}" for n, c in part["classes"].items())
+                    self.say(f"  {source} {variant}: {ious}")
+        self.say(f"  step {self.step}: mean IoU {reached:.4f}{' (best so far)' if better else ''}")
+        if better:
+            self.best = reached
+            bundle = replace(self.config.bundle, scores={"validation": scores, "step": self.step, "all_windows": False})
+            save_bundle(bundle, save(weights), self.out / "bundle")
+
+    def _save(self) -> None:
+        checkpoint = Checkpoint(
+            config=plain(self.config),
+            network=self.network.state_dict(),
+            average=self.average,
+            optimizer=self.optimizer.state_dict(),
+            random=torch.get_rng_state(),
+            step=self.step,
+            best=self.best,
+            seconds=self.seconds,
+            history=self.history,
+        )
+        save_checkpoint(checkpoint, self.out / "checkpoint.pt")
+        write_atomically(self.out / "history.json", (json.dumps(self.history) + "\n").encode())
+
+    def finish(self) -> ModelBundle:
+        """Score the best weights, as stored, on all windows of the places held out."""
+        from safetensors.torch import load_file  # noqa: PLC0415
+
+        folder = self.out / "bundle"
+        bundle = load_bundle(folder)
+        if not bundle.scores.get("all_windows"):
+            self.judged.load_state_dict(load_file(folder / "weights.safetensors"))
+            scores = {
+                "validation": validate(self.judged, self.config, self.held_out),
+                "step": bundle.scores["step"],
+                "all_windows": True,
+            }
+            bundle = save_bundle(replace(bundle, scores=scores), (folder / "weights.safetensors").read_bytes(), folder)
+        draw_curves(self.history, self.out / "curves.png")
+        self.say(f"wrote {folder}")
+        return bundle
+
+
+def schedule(step: int, fit: FitConfig) -> float:
+    """The learning rate of a step (from 0) relative to its peak: linear warm-up, then cosine to a hundredth."""
+    if step < fit.warmup:
+        return (step + 1) / fit.warmup
+    done = (step - fit.warmup) / max(1, fit.steps - fit.warmup)
+    return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+
+
+def update_average(average: Weights, weights: Weights, keep: float) -> None:
+    """Move `average` towards `weights` in place: keep * average + (1 - keep) * weights; counters are copied."""
+    for key, value in weights.items():
+        if value.is_floating_point():
+            average[key].lerp_(value, 1 - keep)
+        else:
+            average[key].copy_(value)
+
+
+def stored_weights(weights: Weights) -> Weights:
+    """As a bundle stores them: matrices and kernels in float16, vectors and statistics as they are."""
+    return {
+        key: (value.half() if value.is_floating_point() and value.ndim > 1 else value).contiguous().clone()
+        for key, value in weights.items()
+    }
+
+
+def _parameter_groups(network: torch.nn.Module, fit: FitConfig) -> list[dict[str, Any]]:
+    """Encoder and decoder with their own peak rates; vectors (norms, biases) without decay."""
+    groups: dict[tuple[bool, bool], list[torch.nn.Parameter]] = {}
+    for name, parameter in network.named_parameters():
+        groups.setdefault((name.startswith("encoder."), parameter.ndim > 1), []).append(parameter)
+    return [
+        {
+            "params": parameters,
+            "peak": fit.learning_rate * (fit.encoder_factor if encoder else 1.0),
+            "weight_decay": fit.weight_decay if decays else 0.0,
+        }
+        for (encoder, decays), parameters in groups.items()
+    ]
+
+
+def _shown(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"

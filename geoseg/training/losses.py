@@ -1,0 +1,32 @@
+"""What training makes small."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import segmentation_models_pytorch as smp
+from torch import nn
+
+from geoseg.training.samples import IGNORE
+
+if TYPE_CHECKING:
+    import torch
+
+
+class SegmentationLoss(nn.Module):
+    """Cross entropy plus `dice` times the Dice loss (1 - Dice, mean over the classes present), without ignored pixels."""
+
+    def __init__(self, dice: float) -> None:
+        """`dice`: weight of the Dice loss."""
+        super().__init__()
+        self._dice = dice
+        self._cross_entropy = nn.CrossEntropyLoss(ignore_index=IGNORE, reduction="sum")
+        self._overlap = smp.losses.DiceLoss("multiclass", ignore_index=IGNORE)
+
+    def forward(self, logits: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+        """Logits (N, C, h, w), truth (N, h, w) of channel indices -> a scalar; 0 where all pixels are ignored."""
+        known = (truth != IGNORE).sum().clamp(min=1)
+        loss: torch.Tensor = self._cross_entropy(logits, truth) / known
+        if self._dice:
+            loss = loss + self._dice * self._overlap(logits, truth)
+        return loss

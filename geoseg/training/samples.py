@@ -1,0 +1,214 @@
+"""Labelled scenes, and windows drawn from them on the fly.
+
+Which window stands at place k of batch n is a function of (seed, n, k) alone, so that a training that was interrupted
+goes on with the very windows that it would have seen.
+"""
+
+from __future__ import annotations
+
+import glob
+import re
+from dataclasses import dataclass, replace
+from functools import cached_property
+from math import sqrt
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from geoseg.errors import FrameMismatchError, InputError, UsageError
+from geoseg.frame import Box
+from geoseg.legend import NODATA, Legend
+from geoseg.scene import BandNeeds, FileScene, Scaling, open_scene, read_mirrored, resolve_scaling
+
+if TYPE_CHECKING:
+    from geoseg.frame import Frame
+    from geoseg.training.config import SourceConfig, TrainConfig
+
+Array = np.ndarray[Any, Any]
+Bytes = np.ndarray[Any, np.dtype[np.uint8]]
+
+IGNORE = 255
+"""The channel index of pixels that count neither in the loss nor in scores."""
+CELL = 32
+"""Windows are drawn around cells of so many pixels a side."""
+
+_UNKNOWN = 254
+_STRIP = 1024
+
+
+@dataclass(frozen=True)
+class LabelledScene:
+    """A scene, the raster of its labels on the same grid, and how both become numbers."""
+
+    source: str
+    place: str
+    scene: FileScene
+    labels: FileScene
+    gsd_m: float
+    scaling: Scaling
+    """As the bundle scales this data type."""
+    stretch: Scaling
+    """As the bundle would scale it if it knew no range for the data type."""
+    channel_of_code: tuple[int, ...]
+    """256 entries: label code to output channel, IGNORE, or 254 where the code means nothing."""
+
+    def read(self, box: Box) -> tuple[Array, Bytes, Bytes]:
+        """Pixels (bands, h, w) as stored, valid (h, w) as 0 and 1, channels (h, w) of a box, mirrored at the edge."""
+        pixels, valid = read_mirrored(self.scene, box)
+        return pixels, valid.astype(np.uint8), self.truth(box, valid)
+
+    def truth(self, box: Box, valid: Array | None = None) -> Bytes:
+        """The output channel (h, w) that each pixel of a box should win; IGNORE where unknown."""
+        codes, known = read_mirrored(self.labels, box)
+        channels: Bytes = np.asarray(self.channel_of_code, np.uint8)[codes[0]]
+        channels[~known] = IGNORE
+        if valid is not None:
+            channels[~valid] = IGNORE
+        if (channels == _UNKNOWN).any():
+            code = int(codes[0][channels == _UNKNOWN][0])
+            raise InputError(
+                f"{self.labels.info.path} holds the code {code}, which is no class; map it to a class or to 255 by remap"
+            )
+        return channels
+
+
+def gather(config: TrainConfig) -> tuple[tuple[LabelledScene, ...], tuple[LabelledScene, ...]]:
+    """The scenes to train on and those held out.
+
+    Raises UsageError where a source has no labelled scene or a held-out place is not there, FrameMismatchError where
+    scene and labels lie on different grids.
+    """
+    training: list[LabelledScene] = []
+    held_out: list[LabelledScene] = []
+    for source in config.data:
+        scenes = _scenes_of(source, config)
+        places = {scene.place for scene in scenes}
+        for place in source.hold_out:
+            if place not in places:
+                raise UsageError(f"data {source.name}: hold_out names {place!r}; there are {', '.join(sorted(places))}")
+        training += [scene for scene in scenes if scene.place not in source.hold_out]
+        held_out += [scene for scene in scenes if scene.place in source.hold_out]
+    if not training or not held_out:
+        raise UsageError("training needs places to train on and places held out; see hold_out of each source in data")
+    return tuple(training), tuple(held_out)
+
+
+def _scenes_of(source: SourceConfig, config: TrainConfig) -> list[LabelledScene]:
+    pattern = str(config.folder / source.scenes)
+    found = [labelled for path in sorted(glob.glob(pattern)) if (labelled := _labelled(Path(path), source, config))]  # noqa: PTH207  # the pattern may climb above the folder, which Path.glob does not
+    if not found:
+        raise UsageError(f"data {source.name}: no scene {pattern} has a label file {config.folder / source.labels}")
+    return found
+
+
+def _labelled(path: Path, source: SourceConfig, config: TrainConfig) -> LabelledScene | None:
+    match = re.search(source.pattern, path.stem)
+    if match is None or "place" not in match.groupdict():
+        return None
+    label_path = config.folder / source.labels.format(stem=path.stem, **match.groupdict())
+    if not label_path.is_file():
+        return None
+    needs = BandNeeds(config.bands, config.optional)
+    scene = open_scene(path, needs, bands=source.bands or None, require_crs=False)
+    labels = open_scene(label_path, BandNeeds(("class",)), bands={"class": 1}, require_crs=False)
+    if labels.dtype != "uint8":
+        raise InputError(f"{label_path} is {labels.dtype}; labels are class codes in uint8")
+    _require_one_grid(scene.frame, labels.frame, f"{path} and its labels {label_path}")
+    return LabelledScene(
+        source=source.name,
+        place=match["place"],
+        scene=scene,
+        labels=labels,
+        gsd_m=_gsd(scene, source),
+        scaling=resolve_scaling(scene, config.scaling),
+        stretch=resolve_scaling(scene, replace(config.scaling, ranges={}))
+        if config.scaling.percentiles
+        else resolve_scaling(scene, config.scaling),
+        channel_of_code=channel_table(config.legend, source.remap),
+    )
+
+
+def _gsd(scene: FileScene, source: SourceConfig) -> float:
+    measured = scene.frame.gsd_m
+    if measured is not None:
+        return sqrt(measured[0] * measured[1])
+    if source.gsd_m is None:
+        raise UsageError(f"data {source.name}: {scene.info.path} has no CRS; give gsd_m of the source")
+    return source.gsd_m
+
+
+def channel_table(legend: Legend, remap: dict[int, int]) -> tuple[int, ...]:
+    """For each code 0..255 of a label raster, the output channel; IGNORE for 255, 254 for what means nothing."""
+    of_code = {code: channel for channel, code in enumerate(legend.codes)} | {NODATA: IGNORE}
+    for code, target in remap.items():
+        if target not in of_code:
+            raise UsageError(f"remap: {code} would become {target}; classes are {list(legend.codes)}, 255 is ignored")
+    return tuple(of_code.get(remap.get(code, code), _UNKNOWN) for code in range(256))
+
+
+def _require_one_grid(first: Frame, second: Frame, names: str) -> None:
+    same = first.transform.almost_equals(second.transform, 1e-3 * first.pixel_size)
+    if first.shape != second.shape or not same:
+        raise FrameMismatchError(f"{names} do not lie on one grid: {first.shape} and {second.shape} pixels; warp one")
+
+
+@dataclass(frozen=True)
+class Window:
+    """Where a sample is taken: a scene (by number) and its centre (row, column)."""
+
+    scene: int
+    centre: tuple[int, int]
+
+
+class SampleIndex:
+    """Where in the scenes each class occurs, by cells; reads all labels once."""
+
+    def __init__(self, config: TrainConfig, scenes: tuple[LabelledScene, ...]) -> None:
+        """Raises InputError where a label code means nothing."""
+        self.scenes = scenes
+        self._balance = config.fit.balance
+        self._weight = {source.name: source.weight for source in config.data}
+        tables = [_cells(scene, number, len(config.legend.classes)) for number, scene in enumerate(scenes)]
+        table = np.concatenate(tables)
+        self._table = table[table[:, 3:].any(axis=1)]
+        """(cells, 3 + classes) int32: scene, row, column, then how many pixels of each class."""
+
+    @cached_property
+    def _sources(self) -> tuple[tuple[float, ...], tuple[tuple[Array, ...], ...]]:
+        """Shares of the sources, and for each the cells of any class, then of each class that occurs there."""
+        names = [name for name in self._weight if any(scene.source == name for scene in self.scenes)]
+        origin = np.array([names.index(scene.source) for scene in self.scenes])[self._table[:, 0]]
+        total = sum(self._weight[name] for name in names)
+        cells = []
+        for number in range(len(names)):
+            rows = self._table[origin == number]
+            by_class = [rows[rows[:, 3 + c] > 0] for c in range(self._table.shape[1] - 3)]
+            cells.append((rows, *(part for part in by_class if len(part))))
+        return tuple(self._weight[name] / total for name in names), tuple(cells)
+
+    def draw(self, rng: np.random.Generator) -> Window:
+        """A window: of a source by its weight, around a class (all alike) or anywhere."""
+        shares, cells = self._sources
+        anywhere, *by_class = cells[rng.choice(len(shares), p=shares)]
+        rows = by_class[rng.integers(len(by_class))] if rng.random() < self._balance else anywhere
+        scene, row, col = (int(value) for value in rows[rng.integers(len(rows))][:3])
+        jitter = rng.integers(0, CELL, 2)
+        return Window(scene, (row + int(jitter[0]), col + int(jitter[1])))
+
+
+def _cells(labelled: LabelledScene, number: int, classes: int) -> Array:
+    """(cells, 3 + classes) int32 of one scene."""
+    height, width = labelled.scene.frame.shape
+    parts = []
+    for top in range(0, height, _STRIP):
+        strip = labelled.truth(Box(top, 0, min(_STRIP, height - top), width))
+        rows, cols = -(-strip.shape[0] // CELL), -(-width // CELL)
+        padded = np.full((rows * CELL, cols * CELL), IGNORE, np.uint8)
+        padded[: strip.shape[0], :width] = strip
+        cells = padded.reshape(rows, CELL, cols, CELL)
+        counts = np.stack([np.count_nonzero(cells == c, axis=(1, 3)) for c in range(classes)], axis=-1)
+        row, col = np.meshgrid(top + np.arange(rows) * CELL, np.arange(cols) * CELL, indexing="ij")
+        place = np.stack([np.full_like(row, number), row, col], axis=-1)
+        parts.append(np.concatenate([place, counts], axis=-1).reshape(-1, 3 + classes).astype(np.int32))
+    return np.concatenate(parts)

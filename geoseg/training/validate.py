@@ -1,0 +1,91 @@
+"""How good a network is on the places held out."""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from geoseg.frame import Box
+from geoseg.training.augment import network_input
+from geoseg.training.samples import IGNORE
+from geoseg.training.scores import confusion_matrix, pixel_scores
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from geoseg.training.config import TrainConfig
+    from geoseg.training.samples import LabelledScene
+
+Array = np.ndarray[Any, Any]
+
+
+def validate(
+    network: nn.Module, config: TrainConfig, scenes: tuple[LabelledScene, ...], *, limit: int | None = None
+) -> dict[str, Any]:
+    """Scores by source, with all bands and, where a scene has optional ones, without them.
+
+    The windows of a source lie on a grid over its scenes, at the scenes' own GSD; `limit` takes so many of them, evenly.
+    The network is left in evaluation mode.
+    """
+    network.eval()
+    results: dict[str, Any] = {}
+    for source in dict.fromkeys(scene.source for scene in scenes):
+        chosen = tuple(scene for scene in scenes if scene.source == source)
+        windows = _windows(chosen, config.fit.window, limit)
+        variants = {"all_bands": True}
+        if any(set(config.optional) & set(scene.scene.roles) for scene in chosen):
+            variants["without_" + "_".join(config.optional)] = False
+        results[source] = {"places": sorted({scene.place for scene in chosen})} | {
+            name: _scores(network, config, windows, keep_optional=keep) for name, keep in variants.items()
+        }
+    return results
+
+
+def headline(scores: dict[str, Any]) -> float:
+    """One number to choose by: the mean over sources of the mean IoU, over the variants of a source."""
+    by_source = []
+    for source in scores.values():
+        ious = [part["mean_iou"] for part in source.values() if isinstance(part, dict) and part["mean_iou"] is not None]
+        by_source.append(sum(ious) / len(ious) if ious else 0.0)
+    return sum(by_source) / len(by_source)
+
+
+def _windows(
+    scenes: tuple[LabelledScene, ...], size: int, limit: int | None
+) -> list[tuple[LabelledScene, Box]]:
+    windows = [
+        (scene, Box(row, col, size, size))
+        for scene in scenes
+        for row, col in product(*(range(0, side, size) for side in scene.scene.frame.shape))
+    ]
+    if limit is None or len(windows) <= limit:
+        return windows
+    return [windows[k] for k in np.linspace(0, len(windows) - 1, limit).astype(int)]
+
+
+def _scores(
+    network: nn.Module, config: TrainConfig, windows: list[tuple[LabelledScene, Box]], *, keep_optional: bool
+) -> dict[str, Any]:
+    channels = tuple(range(len(config.legend.classes)))
+    confusion = np.zeros((len(channels), len(channels) + 1), np.int64)
+    for start in range(0, len(windows), config.fit.batch):
+        parts = [_load(config, *window, keep_optional=keep_optional) for window in windows[start : start + config.fit.batch]]
+        images = torch.from_numpy(np.stack([image for image, _ in parts]))
+        truth = np.stack([channels for _, channels in parts])
+        with torch.inference_mode():
+            predicted = network(images.to(memory_format=torch.channels_last)).argmax(dim=1)
+        confusion += confusion_matrix(predicted.numpy(), truth, channels)
+    return pixel_scores(confusion, config.legend.names)
+
+
+def _load(config: TrainConfig, labelled: LabelledScene, box: Box, *, keep_optional: bool) -> tuple[Array, Array]:
+    pixels, valid, truth = labelled.read(box)
+    inside = (box & labelled.scene.frame.box).slices(box)
+    outside = np.ones(box.shape, bool)
+    outside[inside] = False
+    truth[outside] = IGNORE
+    roles = tuple(role if keep_optional or role not in config.optional else "" for role in labelled.scene.roles)
+    return network_input(config.bundle, labelled.scaling(pixels), valid, roles), truth

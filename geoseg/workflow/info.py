@@ -1,0 +1,125 @@
+"""`info` and `models`: what a scene is, what models there are, and which goes with which."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from geoseg.errors import GeosegError
+from geoseg.model import embedded_bundles, find_bundle, fit_to_gsd
+from geoseg.scene import assign_roles, inspect_scene
+from geoseg.scene.roles import known_roles
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from geoseg.model import ModelBundle
+    from geoseg.scene import SceneInfo
+
+
+def describe_scene(path: Path) -> dict[str, Any]:
+    """What a scene is, and for each model whether it fits and if not, why; JSON values."""
+    info = inspect_scene(path)
+    try:
+        roles = {band: role for role, band in known_roles(info).items()}
+    except GeosegError:
+        roles = {}
+    bands = [
+        {"band": band, "description": text, "interpretation": interp, "role": roles.get(band)}
+        for band, (text, interp) in enumerate(zip(info.descriptions, info.interpretations, strict=True), 1)
+    ]
+    frame = info.frame
+    return {
+        "path": info.path,
+        "driver": info.driver,
+        "height": frame.shape[0],
+        "width": frame.shape[1],
+        "crs": crs_name(frame.crs),
+        "gsd_m": None if frame.gsd_m is None else [round(side, 4) for side in frame.gsd_m],
+        "bounds": list(frame.bounds),
+        "dtype": info.dtype,
+        "bands": bands,
+        "nodata": info.nodata,
+        "mask": info.mask,
+        "blocks": list(info.blocks),
+        "overviews": list(info.overviews),
+        "models": [_fits(info, find_bundle(folder)) for folder in embedded_bundles().values()],
+    }
+
+
+def _fits(info: SceneInfo, bundle: ModelBundle) -> dict[str, Any]:
+    try:
+        bands = assign_roles(info, bundle.needs)
+        fit = fit_to_gsd(info.frame.gsd_m, bundle.gsd_m, bundle.tile, name=info.path)
+    except GeosegError as error:
+        return {"model": bundle.name, "fits": False, "why": str(error)}
+    if info.frame.crs is None:
+        return {"model": bundle.name, "fits": False, "why": "no CRS, so the GSD is not known; --force goes on"}
+    return {"model": bundle.name, "fits": True, "bands": bands, "why": fit.notice}
+
+
+def crs_name(wkt: str | None) -> str | None:
+    """`EPSG:32631` where the CRS has a code, else its name."""
+    if wkt is None:
+        return None
+    from geoseg.frame import parse_crs  # noqa: PLC0415
+
+    crs = parse_crs(wkt)
+    authority = crs.to_authority(min_confidence=70)
+    return ":".join(authority) if authority else str(crs.name)
+
+
+def info_text(described: dict[str, Any]) -> str:
+    """`describe_scene` for people."""
+    gsd = described["gsd_m"]
+    lines = [
+        described["path"],
+        f"  size    {described['width']} x {described['height']} px, {described['driver']}, {described['dtype']}",
+        f"  CRS     {described['crs'] or 'none'}",
+        f"  GSD     {f'{gsd[1]:g} x {gsd[0]:g} m' if gsd else 'unknown'}",
+        f"  blocks  {described['blocks'][1]} x {described['blocks'][0]}, overviews {described['overviews'] or 'none'}",
+        f"  nodata  {'none' if described['nodata'] is None else described['nodata']}, mask {described['mask']}",
+        "  bands",
+    ]
+    lines += [
+        f"    {band['band']}  {band['role'] or '-':10} {band['description'] or band['interpretation']}"
+        for band in described["bands"]
+    ]
+    lines.append("  models")
+    for fit in described["models"]:
+        lines.append(f"    {fit['model']}: {'fits' if fit['fits'] else 'does not fit'}")
+        lines += [f"      {fit['why']}"] if fit["why"] else []
+    return "\n".join(lines)
+
+
+def describe_model(name: str) -> dict[str, Any]:
+    """A model bundle with the path of its folder; JSON values."""
+    bundle = find_bundle(name)
+    return {**bundle.to_json(), "path": str(bundle.path)}
+
+
+def models_text() -> str:
+    """All models, a line each."""
+    bundles = [find_bundle(folder) for folder in embedded_bundles().values()]
+    rows = [
+        f"{bundle.name:14} {bundle.gsd_m[0]:g}-{bundle.gsd_m[1]:g} m  {'+'.join(bundle.needs.roles)}  "
+        f"{', '.join(bundle.legend.names)}"
+        for bundle in bundles
+    ]
+    return "\n".join(rows) if rows else "no models"
+
+
+def model_text(described: dict[str, Any]) -> str:
+    """`describe_model` for people."""
+    bands = [band["role"] + (" (optional)" if band["optional"] else "") for band in described["bands"]]
+    lines = [
+        f"{described['name']}: {described['description']}",
+        f"  network  {described['architecture']} on {described['encoder']}, tiles of {described['tile']} px",
+        f"  bands    {', '.join(bands)}",
+        f"  GSD      {described['gsd_m'][0]:g} to {described['gsd_m'][1]:g} m",
+        f"  classes  {', '.join(str(c['code']) + ' ' + c['name'] for c in described['legend'])}",
+        f"  licence  {described['licence']}",
+        f"  weights  sha256 {described['weights']['sha256']}",
+        f"  path     {described['path']}",
+    ]
+    lines += [f"  {key}: {value}" for part in ("scores", "card") for key, value in described[part].items()]
+    return "\n".join(lines)

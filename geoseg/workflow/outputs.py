@@ -1,0 +1,161 @@
+"""What a run leaves behind, apart from its polygons: rasters, project, page, STAC."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import rasterio
+
+from geoseg.labels import PROBABILITY_STEPS
+from geoseg.legend import NODATA
+from geoseg.report import (
+    RgbSource,
+    RunReport,
+    class_picture,
+    confidence_picture,
+    count_classes,
+    ground_width_m,
+    render_report,
+    scene_picture,
+)
+from geoseg.vector.measure import pixel_area_m2
+from geoseg.write import RasterSpec, RunRecord, stac_catalog, stac_item, write_cog, write_project, write_text
+from geoseg.write.stac import tiff_datetime
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from geoseg.grid import Block
+    from geoseg.scene import FileScene
+    from geoseg.segment import SegmentJob
+    from geoseg.workflow.prepare import Prepared
+    from geoseg.workflow.segmenting import RunResult
+
+_WHAT = {
+    "classes.tif": "class codes",
+    "classes.tif.aux.xml": "class names for GDAL and QGIS",
+    "confidence.tif": "probability of the winning class, in percent",
+    "probabilities.tif": "probability of each class",
+    "features.gpkg": "polygons, a layer a class, styled for QGIS",
+    "project.qgs": "QGIS project with scene, rasters and polygons",
+    "run.json": "settings, counts, timings and hashes",
+    "item.json": "STAC item",
+}
+
+
+def part_path(work: Path, block: Block) -> Path:
+    """Where a settled block lies until the final rasters are written."""
+    return work / f"part_{block.name}.tif"
+
+
+def write_rasters(job: SegmentJob, out: Path, work: Path) -> list[Path]:
+    """classes.tif, confidence.tif and, if asked for, probabilities.tif from the parts; returns all files written."""
+    frame, legend = job.scene.frame, job.bundle.legend
+    specs = {
+        "classes.tif": (1, RasterSpec(frame, "uint8", NODATA, ("class",), "mode", legend=legend)),
+        "confidence.tif": (2, RasterSpec(frame, "uint8", NODATA, ("confidence",), "average", units=("%",))),
+    }
+    if job.with_probabilities:
+        scales = (1 / PROBABILITY_STEPS,) * len(legend.names)
+        specs["probabilities.tif"] = (3, RasterSpec(frame, "uint8", NODATA, legend.names, "average", scales=scales))
+    written = []
+    for name, (first, spec) in specs.items():
+        write_cog(out / name, [(part_path(work, block), block.box, first) for block in job.grid.blocks], spec)
+        written.append(out / name)
+        sidecar = out / f"{name}.aux.xml"
+        if sidecar.exists():
+            written.append(sidecar)
+    return written
+
+
+def write_qgis(prepared: Prepared, job: SegmentJob, out: Path) -> Path:
+    """project.qgs: the scene below, rasters switched off, polygons on top."""
+    gpkg = out / "features.gpkg"
+    bands = rgb_bands(prepared.scene)
+    stretch = None
+    if set(bands) <= set(prepared.scene.bands):
+        at = [prepared.scene.bands.index(band) for band in bands]
+        gain, offset = job.scaling.gain, job.scaling.offset
+        stretch = tuple((-offset[k] / gain[k], (1 - offset[k]) / gain[k]) for k in at)
+    write_project(
+        out / "project.qgs",
+        scene=Path(prepared.scene.info.path).resolve(),
+        band_order_rgb=bands,
+        rasters={"classes": out / "classes.tif", "confidence": out / "confidence.tif"},
+        gpkg=gpkg if gpkg.exists() else None,
+        legend=prepared.bundle.legend,
+        frame=prepared.scene.frame,
+        title=Path(prepared.scene.info.path).stem,
+        stretch=stretch,
+    )
+    return out / "project.qgs"
+
+
+def rgb_bands(scene: FileScene) -> tuple[int, int, int]:
+    """The bands (from 1) to show as red, green and blue: those of these roles, else the first ones."""
+    by_role = dict(zip(scene.roles, scene.bands, strict=True))
+    if {"red", "green", "blue"} <= set(by_role):
+        return by_role["red"], by_role["green"], by_role["blue"]
+    shown = (*scene.bands, *scene.bands[-1:] * 2)[:3]
+    return shown[0], shown[1], shown[2]
+
+
+def write_page(prepared: Prepared, out: Path, record: dict[str, Any], outputs: Sequence[Path]) -> Path:
+    """report.html."""
+    bundle, scene = prepared.bundle, prepared.scene
+    classes, confidence = out / "classes.tif", out / "confidence.tif"
+    source = RgbSource(
+        scene.info.path,
+        rgb_bands(scene),
+        nodata=scene.nodata,
+        alpha=scene.alpha,
+        file_mask=scene.info.mask == "file" and scene.alpha is None,
+    )
+    listed = [(path.name, path.stat().st_size, _WHAT.get(path.name, "polygons")) for path in outputs]
+    data = RunReport(
+        title=Path(scene.info.path).stem,
+        scene={key: value for key, value in record["scene"].items() if key not in {"transform", "scaling", "modified"}},
+        model={**record["model"], "description": bundle.description, "scores": bundle.scores, "card": bundle.card},
+        numbers=count_classes(classes, confidence, bundle.legend, pixel_area_m2(scene.frame)),
+        feature_counts=record["features"],
+        tiles=record["tiles"],
+        seconds=record["seconds"],
+        settings=record["config"],
+        notices=record["notices"],
+        failed_tiles=record["tiles"]["failed"],
+        pictures={
+            "scene": scene_picture(source),
+            "classes": class_picture(classes, bundle.legend),
+            "confidence": confidence_picture(confidence),
+        },
+        outputs=[*listed, *((name, 0, _WHAT[name]) for name in ("item.json", "run.json"))],
+        ground_width_m=ground_width_m(scene.frame),
+    )
+    return write_text(out / "report.html", render_report(data))
+
+
+def write_item(prepared: Prepared, out: Path, *, catalog: str | None) -> Path:
+    """item.json, the STAC item."""
+    path = prepared.scene.info.path
+    with rasterio.open(path) as dataset:
+        acquired = tiff_datetime(dataset.tags().get("TIFFTAG_DATETIME"))
+    run = RunRecord(
+        name=Path(path).stem,
+        frame=prepared.scene.frame,
+        legend=prepared.bundle.legend,
+        model=prepared.bundle.name,
+        processed=datetime.now(UTC),
+        acquired=acquired,
+        catalog=catalog,
+    )
+    return write_text(out / "item.json", json.dumps(stac_item(out, run), indent=2) + "\n")
+
+
+def write_catalog(out: Path, results: Sequence[RunResult]) -> Path:
+    """catalog.json over the items of a batch."""
+    items = [result.folder / "item.json" for result in results]
+    catalog = stac_catalog(out, items, name=out.name or "geoseg", description=f"{len(items)} scenes segmented by geoseg")
+    return write_text(out / "catalog.json", json.dumps(catalog, indent=2) + "\n")

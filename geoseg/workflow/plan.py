@@ -1,0 +1,125 @@
+"""`plan`: what `segment` would do, and what it would take."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from geoseg.model import engine_of
+from geoseg.workflow.prepare import prepare
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from geoseg.config import Settings
+    from geoseg.workflow.prepare import Prepared
+
+_BASE_MB = 560
+"""Resident size of a worker that has imported torch and loaded nothing."""
+_ACTIVATIONS = 9.0
+"""Bytes that the forward pass of the embedded kind of network holds at its peak, per input byte of a full batch of
+four float32 channels at 64 features a pixel: measured, see `tests/benchmarks/memory.py`."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run would do, and what it would take; seconds are None where no tile was timed."""
+
+    scene: str
+    shape: tuple[int, int]
+    gsd_m: tuple[float, float] | None
+    bands: dict[str, int]
+    model: str
+    engine: str
+    tiles: int
+    tile: tuple[int, int]
+    overlap: tuple[int, int]
+    blocks: int
+    block: tuple[int, int]
+    memory_mb: float
+    """Predicted peak of a worker."""
+    disk_mb: float
+    """Predicted most that lies on disk at a time, outputs included."""
+    seconds: float
+    notices: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it as JSON values."""
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+
+
+def plan_scene(path: Path, settings: Settings) -> Plan:
+    """Plan a scene; runs the network once on an empty batch to time it. Raises what `prepare` raises."""
+    prepared = prepare(path, settings)
+    info, grid = prepared.scene.info, prepared.grid
+    job = prepared.job(info_folder(path))
+    engine = engine_of(job.engine)
+    tiles = np.zeros((engine.batch, len(prepared.bundle.bands), *prepared.fit.scene), np.float32)
+    engine(tiles)  # the first call pays for allocations
+    started = time.perf_counter()
+    engine(tiles)
+    a_tile = (time.perf_counter() - started) / engine.batch
+    largest = max(grid.blocks, key=lambda block: block.reach.area)
+    return Plan(
+        scene=str(path),
+        shape=info.frame.shape,
+        gsd_m=info.frame.gsd_m,
+        bands=prepared.scene_bands,
+        model=prepared.bundle.name,
+        engine=engine.name,
+        tiles=grid.tile_count,
+        tile=grid.tile,
+        overlap=grid.overlap,
+        blocks=len(grid.blocks),
+        block=largest.box.shape,
+        memory_mb=round(predict_memory_mb(prepared, largest.reach.area)),
+        disk_mb=round(predict_disk_mb(prepared), 1),
+        seconds=round(a_tile * grid.tile_count / max(1, settings.workers), 1),
+        notices=prepared.notices,
+    )
+
+
+def plan_text(plan: Plan) -> str:
+    """A plan for people."""
+    lines = [
+        plan.scene,
+        f"  scene   {plan.shape[1]} x {plan.shape[0]} px, {', '.join(f'{r} {b}' for r, b in plan.bands.items())}",
+        f"  model   {plan.model}, {plan.engine}",
+        f"  tiles   {plan.tiles} of {plan.tile[1]} x {plan.tile[0]} px, overlapping by {plan.overlap[0]} or more",
+        f"  blocks  {plan.blocks} of up to {plan.block[1]} x {plan.block[0]} px",
+        f"  memory  {plan.memory_mb:.0f} MB a worker",
+        f"  disk    {plan.disk_mb:.0f} MB at most, outputs included",
+        f"  time    {plan.seconds:.0f} s for the network, judged by one batch on this machine",
+    ]
+    return "\n".join([*lines, *(f"  note    {notice}" for notice in plan.notices)])
+
+
+def info_folder(path: Path) -> Path:
+    """A plan writes nothing; the folder of its job is never used."""
+    return path.parent
+
+
+def predict_memory_mb(prepared: Prepared, reach_px: int) -> float:
+    """Peak of a worker: interpreter and libraries, network and its activations, and the arrays of a block."""
+    classes, bands = len(prepared.bundle.legend.classes), len(prepared.scene.bands)
+    stored = np.dtype(prepared.scene.dtype).itemsize
+    # Pixels as read and mirrored; sums; while labelling a running maximum, its share in float64, totals, labels.
+    block = reach_px * (2 * bands * stored + 4 * classes + 4 + 4 + 16 + 4)
+    network_px = prepared.fit.network**2 * prepared.settings.batch
+    scene_px = prepared.grid.tile[0] * prepared.grid.tile[1] * prepared.settings.batch
+    tiles = network_px * 64 * _ACTIVATIONS + scene_px * 4 * (2 * len(prepared.bundle.bands) + 2 * classes)
+    return _BASE_MB + (block + tiles) / 1e6
+
+
+def predict_disk_mb(prepared: Prepared) -> float:
+    """Sums that wait for neighbours, parts, and outputs of a class and a confidence byte a pixel, uncompressed."""
+    grid = prepared.grid
+    height, width = grid.shape
+    classes = len(prepared.bundle.legend.classes)
+    row = max(block.box.height for block in grid.blocks) * width
+    borders = 4 * classes * 2 * (grid.overlap[0] * width + grid.overlap[1] * grid.blocks[0].box.height)
+    rasters = 2 + (classes if prepared.settings.probabilities else 0)
+    return (2 * row * rasters + 2 * borders + 2 * height * width * rasters) / 1e6

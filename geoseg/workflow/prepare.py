@@ -1,0 +1,127 @@
+"""From a path and settings to a job: everything that is decided before the first pixel is computed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from geoseg.errors import UsageError
+from geoseg.grid import Grid
+from geoseg.model import BundleEngine, EngineChoice, ModelBundle, TileFit, find_bundle, fit_to_gsd
+from geoseg.scene import FileScene, open_scene, parse_bands, resolve_scaling
+from geoseg.segment import SegmentJob
+
+if TYPE_CHECKING:
+    from geoseg.blend import Blend
+    from geoseg.config import Settings
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A job, but for the folder it works in, and what led to it."""
+
+    scene: FileScene
+    bundle: ModelBundle
+    fit: TileFit
+    grid: Grid
+    choice: EngineChoice
+    settings: Settings
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What the user should know before trusting the result."""
+        missing = [role for role in self.bundle.needs.roles if role not in self.scene.roles]
+        without = f"{self.scene.info.path}: no {' and '.join(missing)} band; {self.bundle.name} goes on without, at some loss"
+        alpha = [role for role, band in self.scene_bands.items() if self.scene.info.interpretations[band - 1] == "alpha"]
+        taken = f"{self.scene.info.path}: the band tagged alpha is no mask and is taken as {' and '.join(alpha)}"
+        texts = (self.fit.notice, without if missing else "", taken if alpha else "")
+        return tuple(text for text in texts if text)
+
+    @property
+    def scene_bands(self) -> dict[str, int]:
+        """Role to band number."""
+        return dict(zip(self.scene.roles, self.scene.bands, strict=True))
+
+    def with_threads(self, threads: int) -> Prepared:
+        """The same, each process to use this many threads."""
+        return replace(self, choice=replace(self.choice, threads=threads))
+
+    def job(self, folder: Path) -> SegmentJob:
+        """The job, its scaling fixed by a look at the scene."""
+        assert self.bundle.path is not None  # noqa: S101  # find_bundle found it in a folder
+        return SegmentJob(
+            scene=self.scene,
+            scaling=resolve_scaling(self.scene, self.bundle.scaling),
+            bundle=self.bundle,
+            engine=BundleEngine(self.bundle.path, self.bundle.sha256, self.choice, self.fit.network),
+            grid=self.grid,
+            blend=cast("Blend", self.settings.blend),
+            folder=folder,
+            with_probabilities=self.settings.probabilities,
+        )
+
+
+def prepare(path: Path, settings: Settings) -> Prepared:
+    """Decide how a scene is segmented; reads no pixel of it but a sample of an alpha band.
+
+    Raises what `find_bundle`, `open_scene`, `fit_to_gsd` and `Grid` raise.
+    """
+    bundle = find_bundle(settings.model)
+    scene = open_scene(
+        path,
+        bundle.needs,
+        bands=parse_bands(settings.bands) if settings.bands else None,
+        nodata=settings.nodata,
+        require_crs=not settings.force,
+    )
+    tile = settings.tile or bundle.tile
+    if tile % 32:
+        raise UsageError(f"--tile is {tile}; the network takes multiples of 32")
+    fit = fit_to_gsd(scene.frame.gsd_m, bundle.gsd_m, tile, name=str(path), force=settings.force)
+    overlap = tile // 8 if settings.overlap is None else settings.overlap
+    if overlap >= tile:
+        raise UsageError(f"--overlap is {overlap}; it takes 0 to {tile - 1} with tiles of {tile}")
+    rows, cols = (min(round(overlap * side / tile), side - 1) for side in fit.scene)
+    grid = Grid(scene.frame.shape, fit.scene, (rows, cols), settings.block)
+    choice = EngineChoice(
+        engine=settings.engine,
+        device=settings.device,
+        precision=settings.precision,
+        threads=settings.threads or 0,
+        batch=settings.batch,
+    )
+    return Prepared(scene, bundle, fit, grid, choice, settings)
+
+
+def scene_record(prepared: Prepared, job: SegmentJob) -> dict[str, Any]:
+    """What run.json says of the scene."""
+    info = prepared.scene.info
+    stat = Path(info.path).stat()
+    return {
+        "path": str(Path(info.path).resolve()),
+        "bytes": stat.st_size,
+        "modified": stat.st_mtime,
+        "shape": list(info.frame.shape),
+        "crs": info.frame.crs,
+        "transform": list(info.frame.transform)[:6],
+        "gsd_m": None if info.frame.gsd_m is None else [round(side, 6) for side in info.frame.gsd_m],
+        "dtype": info.dtype,
+        "bands": prepared.scene_bands,
+        "nodata": prepared.scene.nodata,
+        "mask": "alpha" if prepared.scene.alpha else info.mask if info.mask == "file" else "none",
+        "scaling": {"gain": list(job.scaling.gain), "offset": list(job.scaling.offset)},
+    }
+
+
+def model_record(prepared: Prepared) -> dict[str, Any]:
+    """What run.json says of the model."""
+    bundle = replace(prepared.bundle, card={}, scores={})
+    record = bundle.to_json()
+    return {
+        "name": bundle.name,
+        "sha256": bundle.sha256,
+        "network_tile": prepared.fit.network,
+        "scene_tile": list(prepared.fit.scene),
+        **{key: record[key] for key in ("architecture", "encoder", "bands", "gsd_m", "legend", "licence")},
+    }

@@ -1,0 +1,23 @@
+"""What is written: rasters, vectors, styles, a QGIS project and STAC, each complete or not at all."""
+
+from geoseg.write.atomic import replacing, sweep_partials, write_text
+from geoseg.write.qgis import write_project
+from geoseg.write.raster import RasterSpec, read_legend, write_block, write_cog
+from geoseg.write.stac import RunRecord, stac_catalog, stac_item
+from geoseg.write.vector import FORMATS, write_layers
+
+__all__ = [
+    "FORMATS",
+    "RasterSpec",
+    "RunRecord",
+    "read_legend",
+    "replacing",
+    "stac_catalog",
+    "stac_item",
+    "sweep_partials",
+    "write_block",
+    "write_cog",
+    "write_layers",
+    "write_project",
+    "write_text",
+]

@@ -1,0 +1,144 @@
+"""How QGIS draws what geoseg writes: symbols for layers, renderers for rasters, as QGIS 3 stores them (QML)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from xml.etree import ElementTree as ET
+
+from geoseg.write.columns import title
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from geoseg.legend import ClassEntry, Kind, Legend
+
+QGIS_VERSION = "3.22.0"
+"""The oldest QGIS that reads these files without converting them."""
+
+Stretch = tuple[tuple[float, float], ...]
+"""(lowest, highest) stored value that is drawn, for red, green, blue."""
+
+_FILL_ALPHA: dict[Kind, int] = {"object": 90, "line": 110, "area": 90, "background": 40}
+_OUTLINE_MM: dict[Kind, float] = {"object": 0.36, "line": 0.26, "area": 0.26, "background": 0.1}
+_CENTERLINE_MM = 0.7
+_DARKER = 0.72
+
+_CONFIDENCE = ((0, "#7a0403"), (40, "#d23105"), (60, "#f9a41a"), (80, "#e9e35b"), (100, "#1a9850"))
+"""Percent and colour: red where the model guessed, green where it was sure."""
+
+
+def layer_qml(entry: ClassEntry, geometry: str, columns: Sequence[str]) -> str:
+    """The QML of a layer of polygons or lines (`geometry` as OGR names it) of a class."""
+    root = ET.Element("qgis", version=QGIS_VERSION, styleCategories="Symbology|Fields|MapTips")
+    root.extend(layer_elements(entry, geometry, columns))
+    return _text(root)
+
+
+def classes_qml(legend: Legend) -> str:
+    """The QML of a class raster."""
+    return _raster_qml(classes_renderer(legend))
+
+
+def confidence_qml() -> str:
+    """The QML of a confidence raster."""
+    return _raster_qml(confidence_renderer())
+
+
+def layer_elements(entry: ClassEntry, geometry: str, columns: Sequence[str]) -> list[ET.Element]:
+    """Renderer, titles of columns and map tip of a layer, as they stand in a QML and in a project."""
+    aliases = ET.Element("aliases")
+    for index, name in enumerate(columns):
+        ET.SubElement(aliases, "alias", index=str(index), field=name, name=title(name))
+    elements = [_symbol_renderer(entry, geometry), aliases]
+    if "confidence" in columns:
+        tip = ET.Element("mapTip")
+        tip.text = '<b>[% "class" %]</b> [% round(100 * "confidence") %] %'
+        elements.append(tip)
+    return elements
+
+
+def classes_renderer(legend: Legend, opacity: float = 1) -> ET.Element:
+    """Codes in the colours of their classes; background is left clear."""
+    renderer = _renderer("paletted", opacity, band="1")
+    palette = ET.SubElement(renderer, "colorPalette")
+    for entry in legend.classes:
+        alpha = "0" if entry.kind == "background" else "255"
+        ET.SubElement(palette, "paletteEntry", value=str(entry.code), color=entry.color, label=entry.name, alpha=alpha)
+    return renderer
+
+
+def confidence_renderer(opacity: float = 1) -> ET.Element:
+    """Percent on a ramp from red (a guess) to green (sure)."""
+    lowest, highest = str(_CONFIDENCE[0][0]), str(_CONFIDENCE[-1][0])
+    renderer = _renderer(
+        "singlebandpseudocolor", opacity, band="1", classificationMin=lowest, classificationMax=highest
+    )
+    shader = ET.SubElement(
+        ET.SubElement(renderer, "rastershader"), "colorrampshader", colorRampType="INTERPOLATED",
+        classificationMode="1", clip="0", minimumValue=lowest, maximumValue=highest,
+    )  # fmt: skip
+    for percent, color in _CONFIDENCE:
+        ET.SubElement(shader, "item", value=str(percent), label=f"{percent} %", color=color, alpha="255")
+    return renderer
+
+
+def scene_renderer(bands_rgb: tuple[int, int, int], stretch: Stretch) -> ET.Element:
+    """Three bands (from 1) as red, green, blue, stretched; a band tagged alpha is not taken for one."""
+    red, green, blue = map(str, bands_rgb)
+    renderer = _renderer("multibandcolor", 1, redBand=red, greenBand=green, blueBand=blue)
+    for color, (lowest, highest) in zip(("red", "green", "blue"), stretch, strict=True):
+        contrast = ET.SubElement(renderer, f"{color}ContrastEnhancement")
+        ET.SubElement(contrast, "minValue").text = f"{lowest:.10g}"
+        ET.SubElement(contrast, "maxValue").text = f"{highest:.10g}"
+        ET.SubElement(contrast, "algorithm").text = "StretchToMinimumMaximum"
+    return renderer
+
+
+def _renderer(kind: str, opacity: float, **attributes: str) -> ET.Element:
+    common = {"type": kind, "opacity": f"{opacity:g}", "alphaBand": "-1", "nodataColor": ""}
+    renderer = ET.Element("rasterrenderer", common | attributes)
+    ET.SubElement(renderer, "rasterTransparency")
+    origin = ET.SubElement(renderer, "minMaxOrigin")
+    # Without limits of its own: QGIS must not replace the stretch by one of the part in view.
+    for name, value in (("limits", "None"), ("extent", "WholeRaster"), ("statAccuracy", "Estimated")):
+        ET.SubElement(origin, name).text = value
+    return renderer
+
+
+def _raster_qml(renderer: ET.Element) -> str:
+    root = ET.Element("qgis", version=QGIS_VERSION, styleCategories="Symbology")
+    ET.SubElement(root, "pipe").append(renderer)
+    return _text(root)
+
+
+def _symbol_renderer(entry: ClassEntry, geometry: str) -> ET.Element:
+    renderer = ET.Element("renderer-v2", type="singleSymbol", symbollevels="0", enableorderby="0", forceraster="0")
+    symbols = ET.SubElement(renderer, "symbols")
+    edge = ",".join(str(round(value * _DARKER)) for value in entry.rgb) + ",255"
+    if "LineString" in geometry:
+        symbol = ET.SubElement(symbols, "symbol", type="line", name="0", alpha="1", clip_to_extent="1", force_rhr="0")
+        kind = "SimpleLine"
+        properties = {"line_color": edge, "line_width": f"{_CENTERLINE_MM:g}", "line_style": "solid"}
+        properties |= {"line_width_unit": "MM", "capstyle": "round", "joinstyle": "round"}
+    else:
+        symbol = ET.SubElement(symbols, "symbol", type="fill", name="0", alpha="1", clip_to_extent="1", force_rhr="0")
+        kind = "SimpleFill"
+        fill = ",".join(map(str, (*entry.rgb, _FILL_ALPHA[entry.kind])))
+        properties = {"color": fill, "style": "solid", "outline_color": edge, "outline_style": "solid"}
+        properties |= {
+            "outline_width": f"{_OUTLINE_MM[entry.kind]:g}",
+            "outline_width_unit": "MM",
+            "joinstyle": "miter",
+        }
+    layer = ET.SubElement(symbol, "layer", {"class": kind, "enabled": "1", "locked": "0", "pass": "0"})
+    options = ET.SubElement(layer, "Option", type="Map")
+    for name, value in sorted(properties.items()):
+        ET.SubElement(options, "Option", name=name, type="QString", value=value)
+    ET.SubElement(renderer, "rotation")
+    ET.SubElement(renderer, "sizescale")
+    return renderer
+
+
+def _text(root: ET.Element) -> str:
+    ET.indent(root, " ")
+    return ET.tostring(root, encoding="unicode")

@@ -1,0 +1,118 @@
+"""What a user of QGIS sees: a run's layers and its project open, named, styled, without a warning."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from geoseg.legend import LAND_COVER
+
+pytestmark = [pytest.mark.qgis, pytest.mark.slow]
+
+HERE = Path(__file__).parent
+GEOSEG = Path(sys.executable).parent / "geoseg"
+FOREGROUND = {entry.name: entry for entry in LAND_COVER.foreground}
+CENTERLINE = "road_centerline"
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory: pytest.TempPathFactory, demo_folder: Path) -> Path:
+    """A copy of an embedded scene: QGIS leaves statistics beside what it opens."""
+    return Path(shutil.copy(demo_folder / "rotterdam_1.tif", tmp_path_factory.mktemp("scene")))
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory: pytest.TempPathFactory, scene: Path) -> Path:
+    """A finished run."""
+    out = tmp_path_factory.mktemp("qgis") / "run"
+    segment = [GEOSEG, "segment", scene, "--out", out, "--quiet"]
+    subprocess.run(segment, check=True, stdout=subprocess.DEVNULL)
+    return out
+
+
+@pytest.fixture(scope="module")
+def seen(run_folder: Path, scene: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What QGIS tells of the run, and the folder of its pictures."""
+    pictures = tmp_path_factory.mktemp("pictures")
+    # Nothing of our environment: QGIS has its own Python, GDAL and PROJ.
+    runtime = tmp_path_factory.mktemp("runtime")
+    environment = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(runtime),
+        "XDG_RUNTIME_DIR": str(runtime),
+        "QT_QPA_PLATFORM": "offscreen",
+    }
+    command = ["/usr/bin/python3", HERE / "qgis_render.py", run_folder, scene, pictures]
+    told = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
+    assert told.returncode == 0, told.stderr
+    return json.loads(told.stdout.splitlines()[-1]) | {"pictures": pictures}
+
+
+def test_qgis_warns_of_nothing(seen: dict[str, Any]) -> None:
+    assert seen["warnings"] == []
+
+
+def test_every_class_is_a_layer_in_its_colour(seen: dict[str, Any]) -> None:
+    layers = {layer["name"]: layer for layer in seen["features"]}
+    assert set(layers) == {*FOREGROUND, CENTERLINE}
+    for name, entry in FOREGROUND.items():
+        assert layers[name]["symbol"] == "SimpleFill"
+        assert layers[name]["color"] == entry.color
+    assert layers[CENTERLINE]["symbol"] == "SimpleLine"
+    for layer in layers.values():
+        assert layer["valid"]
+        assert layer["crs"] == "EPSG:32631"
+        assert layer["invalid"] == []
+        assert {"fid", "class", "code", "confidence"} <= set(layer["columns"])
+    assert sum(layer["features"] for layer in layers.values()) > 20
+
+
+def test_the_project_opens_with_scene_rasters_and_layers(seen: dict[str, Any], run_folder: Path) -> None:
+    project = seen["project"]
+    assert project["opened"]
+    assert project["crs"] == "EPSG:32631"
+    assert all(layer["valid"] for layer in project["layers"])
+    names = [layer["name"] for layer in project["layers"]]
+    assert sorted(names) == sorted([*FOREGROUND, CENTERLINE, "classes", "confidence", "rotterdam_1"])
+    assert names[0] == CENTERLINE
+    assert names[-1] == "rotterdam_1"
+    colors = {layer["name"]: layer.get("color") for layer in project["layers"]}
+    assert all(colors[name] == entry.color for name, entry in FOREGROUND.items())
+    legend = {layer["name"]: layer["legend"] for layer in project["layers"]}["classes"]
+    assert [word for word in legend if word in LAND_COVER.names] == list(LAND_COVER.names)
+    text = (run_folder / "project.qgs").read_text(encoding="utf-8")
+    assert f'"{run_folder}' not in text
+    assert f">{run_folder}" not in text
+
+
+def test_each_class_covers_its_area_on_the_map_in_its_colour(seen: dict[str, Any]) -> None:
+    scene, drawn = (read_picture(seen["pictures"] / name) for name in ("scene.png", "features.png"))
+    layers = [layer for layer in seen["features"] if layer["name"] in FOREGROUND and layer["area"] > 0]
+    assert layers
+    for layer in layers:
+        rgb = np.array(FOREGROUND[layer["name"]].rgb)
+        tinted = scene + layer["alpha"] * (rgb - scene)
+        covered = (np.abs(drawn - tinted).max(axis=2) <= 3).mean()
+        # Outlines, centre lines and the grey of a street that is as grey as its colour make it no exact law.
+        assert covered >= 0.5 * layer["area"] / 300**2, layer["name"]
+    covered = (np.abs(drawn - scene).max(axis=2) > 3).mean()
+    assert covered == pytest.approx(sum(layer["area"] for layer in layers) / 300**2, abs=0.1)
+
+
+def test_the_project_shows_scene_and_layers(seen: dict[str, Any]) -> None:
+    project = read_picture(seen["pictures"] / "project.png")
+    assert len(np.unique(project.reshape(-1, 3), axis=0)) > 1000  # a picture, not a plain area
+
+
+def read_picture(path: Path) -> np.ndarray[Any, Any]:
+    """(height, width, 3) float."""
+    return np.asarray(Image.open(path).convert("RGB")).astype(float)

@@ -1,0 +1,176 @@
+"""Laws of vectors: what blocks give is what one pass gives; nothing overlaps; areas are counts of pixels."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import shapely
+from affine import Affine
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from pointwise import UTM, frame_of
+from pyproj import Geod
+from rasterio.features import shapes
+
+from geoseg.frame import Box, Frame
+from geoseg.legend import LAND_COVER
+from geoseg.vector import Components, TidyRule, measure, polygonize, tidy
+from geoseg.vector.measure import pixel_area_m2
+
+CODES = st.sampled_from([0, 1, 2, 3, 4, 255])
+
+
+def reader_of(classes: np.ndarray):  # noqa: ANN201
+    confidence = (classes.astype(int) * 7 + np.arange(classes.size).reshape(classes.shape) % 50).astype(np.uint8)
+    confidence = np.minimum(confidence, 100).astype(np.uint8)
+    frame = Box(0, 0, *classes.shape)
+    return lambda box: (classes[box.slices(frame)], confidence[box.slices(frame)])
+
+
+def one_pass(classes: np.ndarray) -> set[tuple[int, bytes]]:
+    """An independent polygonizer over the whole raster: GDAL's, through rasterio and GeoJSON."""
+    found = shapes(classes, mask=(classes > 0) & (classes < 255), connectivity=4)
+    return {(int(code), shapely.geometry.shape(geometry).normalize().wkb) for geometry, code in found}
+
+
+def as_set(components: Components) -> set[tuple[int, bytes]]:
+    return {(int(c), p.normalize().wkb) for c, p in zip(components.codes, components.polygons, strict=True)}
+
+
+def spiral(size: int) -> np.ndarray:
+    """A one-pixel band that winds inwards and crosses every seam."""
+    classes = np.zeros((size, size), np.uint8)
+    for ring in range(0, size // 2, 2):
+        last = size - 1 - ring
+        classes[ring, max(ring - 2, 0) : last + 1] = 1
+        classes[ring : last + 1, last] = 1
+        classes[last, ring : last + 1] = 1
+        classes[ring + 2 : last + 1, ring] = 1
+    return classes
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    hnp.arrays(np.uint8, st.tuples(st.integers(1, 24), st.integers(1, 24)), elements=CODES),
+    st.integers(1, 26),
+)
+def test_blocks_give_the_polygons_of_one_pass(classes: np.ndarray, block: int) -> None:
+    components = polygonize(reader_of(classes), classes.shape, LAND_COVER, block)
+    assert as_set(components) == one_pass(classes)
+    assert len(components) == len(one_pass(classes))
+
+
+@pytest.mark.parametrize("block", [7, 16, 33, 64])
+@pytest.mark.parametrize("kind", ["noise", "blobs", "spiral", "one colour", "diagonals", "nodata frame"])
+def test_hard_rasters_are_joined_exactly(kind: str, block: int) -> None:
+    rng = np.random.default_rng(block)
+    rows, cols = np.indices((64, 64))
+    classes = {
+        "noise": rng.choice(np.array([0, 1, 2, 3, 4, 255], np.uint8), (64, 64)),
+        "blobs": np.kron(rng.integers(0, 5, (16, 16)), np.ones((4, 4), int)).astype(np.uint8),
+        "spiral": spiral(64),
+        "one colour": np.full((64, 64), 3, np.uint8),
+        "diagonals": ((rows + cols) % 5).astype(np.uint8),
+        "nodata frame": np.where((rows < 9) | (cols > 50), 255, 1 + (rows // 8 + cols // 8) % 4).astype(np.uint8),
+    }[kind]
+    components = polygonize(reader_of(classes), classes.shape, LAND_COVER, block)
+    assert as_set(components) == one_pass(classes)
+    assert shapely.is_valid(components.polygons).all()
+    np.testing.assert_array_equal(shapely.area(components.polygons), components.pixels)
+
+
+@settings(max_examples=60, deadline=None)
+@given(hnp.arrays(np.uint8, (17, 19), elements=CODES), st.integers(2, 20))
+def test_numbers_do_not_depend_on_blocks(classes: np.ndarray, block: int) -> None:
+    def rows(size: int) -> list[tuple]:
+        found = polygonize(reader_of(classes), classes.shape, LAND_COVER, size)
+        names = ("codes", "pixels", "confidence_sum", "confidence_min", "touches_edge")
+        columns = [getattr(found, name).tolist() for name in names]
+        return sorted(zip([p.normalize().wkb for p in found.polygons], *columns, strict=True))
+
+    assert rows(block) == rows(100)
+
+
+def test_confidence_and_edges_are_those_of_the_pixels() -> None:
+    classes = np.zeros((9, 9), np.uint8)
+    classes[3:5, 3:6] = 1  # free
+    classes[0, 7] = 4  # at the scene's edge
+    classes[6, 1] = 3  # beside nodata
+    classes[7, 1] = 255
+    confidence = np.arange(81, dtype=np.uint8).reshape(9, 9)
+    frame = Box(0, 0, 9, 9)
+    found = polygonize(lambda box: (classes[box.slices(frame)], confidence[box.slices(frame)]), (9, 9), LAND_COVER, 4)
+    by_code = {int(code): k for k, code in enumerate(found.codes)}
+    assert found.confidence_sum[by_code[1]] == confidence[3:5, 3:6].sum()
+    assert found.confidence_min[by_code[1]] == confidence[3, 3]
+    assert [bool(found.touches_edge[by_code[code]]) for code in (1, 4, 3)] == [False, True, True]
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10_000), st.floats(0.6, 3.0))
+def test_simplified_polygons_are_valid_and_do_not_overlap(seed: int, tolerance: float) -> None:
+    rng = np.random.default_rng(seed)
+    classes = np.kron(rng.integers(0, 5, (9, 9)), np.ones((5, 5), int)).astype(np.uint8)
+    noise = rng.random(classes.shape) < 0.08
+    classes[noise] = rng.integers(0, 5, noise.sum())
+    components = polygonize(reader_of(classes), classes.shape, LAND_COVER, 16)
+    polygons = tidy(components, TidyRule(4, 4, tolerance), 1.0).polygons
+    assert shapely.is_valid(polygons).all()
+    united = shapely.union_all(polygons).area if len(polygons) else 0.0
+    assert united == pytest.approx(shapely.area(polygons).sum(), abs=1e-6)
+
+
+def test_filters_keep_what_lies_in_a_hole() -> None:
+    classes = np.full((20, 20), 3, np.uint8)
+    classes[4:6, 4:6] = 0  # a small hole: closes
+    classes[10:13, 10:13] = 1  # a building: stays, and so does its hole
+    classes[16, 16] = 1  # a speck: leaves, its hole closes
+    components = polygonize(reader_of(classes), classes.shape, LAND_COVER, 8)
+    kept = tidy(components, TidyRule(5, 12, 0), 1.0)
+    areas = dict(zip(kept.codes.tolist(), shapely.area(kept.polygons).tolist(), strict=True))
+    assert areas == {3: 400 - 9, 1: 9}
+
+
+def test_areas_in_the_plane_and_on_the_ellipsoid_agree() -> None:
+    classes = np.zeros((40, 40), np.uint8)
+    classes[10:30, 12:32] = 1
+    components = polygonize(reader_of(classes), classes.shape, LAND_COVER, 40)
+    planar = measure(components, frame_of((40, 40), 2.0), LAND_COVER)["building"]
+    assert planar.area_m2.iloc[0] == 20 * 20 * 4
+    assert planar.perimeter_m.iloc[0] == 160
+    assert planar.orientation_deg.iloc[0] in {0.0, 90.0}
+    degrees = Frame((40, 40), Affine(1e-5, 0, 4.4, 0, -1e-5, 60.0), "EPSG:4326")
+    geodesic = measure(components, degrees, LAND_COVER)["building"]
+    box = shapely.box(4.4 + 12e-5, 60 - 30e-5, 4.4 + 32e-5, 60 - 10e-5)
+    assert geodesic.area_m2.iloc[0] == pytest.approx(abs(Geod(ellps="WGS84").geometry_area_perimeter(box)[0]), rel=1e-4)
+    mercator = Frame((40, 40), Affine(2, 0, 489_000, 0, -2, 8_399_000), "EPSG:3857")
+    quarter = measure(components, mercator, LAND_COVER)["building"]
+    assert quarter.area_m2.iloc[0] == pytest.approx(1600 / 4, rel=0.03)
+    assert pixel_area_m2(mercator) == pytest.approx(1, rel=0.03)
+
+
+def test_without_crs_nothing_is_claimed_in_metres() -> None:
+    classes = np.ones((4, 4), np.uint8)
+    components = polygonize(reader_of(classes), classes.shape, LAND_COVER, 4)
+    layer = measure(components, Frame((4, 4), Affine.identity(), None), LAND_COVER)["building"]
+    assert np.isnan(layer.area_m2.iloc[0])
+    assert layer.crs is None
+
+
+def test_columns_are_the_contracts() -> None:
+    classes = np.array([[1, 2], [3, 4]], np.uint8)
+    layers = measure(polygonize(reader_of(classes), (2, 2), LAND_COVER, 2), frame_of((2, 2)), LAND_COVER)
+    common = ["class", "code", "confidence", "confidence_min", "area_m2", "perimeter_m", "touches_edge"]
+    assert list(layers) == ["building", "road", "vegetation", "water"]
+    assert list(layers["water"].columns) == [*common, "geometry"]
+    assert list(layers["building"].columns) == [*common, "orientation_deg", "geometry"]
+    assert list(layers["road"].columns) == [*common, "length_m", "width_m", "geometry"]
+    assert layers["road"].crs == UTM
+
+
+def test_an_empty_raster_gives_empty_layers() -> None:
+    classes = np.full((5, 5), 255, np.uint8)
+    components = tidy(polygonize(reader_of(classes), (5, 5), LAND_COVER, 3), TidyRule(), 1.0)
+    layers = measure(components, frame_of((5, 5)), LAND_COVER)
+    assert all(len(layer) == 0 and layer.crs == UTM for layer in layers.values())
