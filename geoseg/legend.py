@@ -91,10 +91,10 @@ def _is_color(text: str) -> bool:
 LAND_COVER = Legend(
     (
         ClassEntry(0, "background", "#d9d4c7", "background"),
-        ClassEntry(1, "building", "#c8452f", "object"),
-        ClassEntry(2, "road", "#5b5b66", "line"),
-        ClassEntry(3, "vegetation", "#5f9e4a", "area"),
-        ClassEntry(4, "water", "#3a7fc1", "area"),
+        ClassEntry(1, "building", "#d1442f", "object"),
+        ClassEntry(2, "road", "#f2b63c", "line"),
+        ClassEntry(3, "vegetation", "#4f9d45", "area"),
+        ClassEntry(4, "water", "#2f7fd1", "area"),
     )
 )
 """The legend of the embedded model."""

@@ -76,7 +76,7 @@ class DaskRunner:
         from distributed import as_completed  # noqa: PLC0415
 
         self._client = client
-        self._done = as_completed(with_results=False)
+        self._done = as_completed(loop=client.loop)
 
     @property
     def limit(self) -> int:

@@ -96,7 +96,8 @@ def tell(layer: QgsVectorLayer | QgsRasterLayer) -> dict:
 
 def entries(model: QgsLayerTreeModel, node: object) -> list[str]:
     """The words that the legend shows under a layer."""
-    return [entry.data(0) for entry in model.layerLegendNodes(node)]
+    texts = [entry.data(0) for entry in model.layerLegendNodes(node)]
+    return [text for text in texts if isinstance(text, str)]  # a colour ramp has none
 
 
 def render(layers: list, extent: object, crs: object, picture: Path) -> None:

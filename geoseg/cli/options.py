@@ -43,6 +43,7 @@ _MACHINE = [
 _SCENE = [
     _option("--bands", metavar="ROLE=N,...", default="found by name", help="Which band is red, green, blue, nir."),
     _option("--nodata", type=float, default="the file's", help="Value of pixels that are nodata in all bands."),
+    _option("--aoi", metavar="FILE", default="none", help="Polygons outside of which all is nodata."),
     click.option("--force", is_flag=True, default=None, help="Go on where GSD or a missing CRS would stop."),
 ]
 _OUTPUT = [

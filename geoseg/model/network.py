@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 import segmentation_models_pytorch as smp
@@ -25,6 +26,9 @@ def build_network(architecture: str, encoder: str, channels: int, classes: int, 
     """
     if architecture not in ARCHITECTURES:
         raise BundleError(f"no architecture {architecture!r}; there are {', '.join(ARCHITECTURES)}")
+    unknown = set(decoder) - set(signature(ARCHITECTURES[architecture].__init__).parameters)
+    if unknown:  # segmentation-models-pytorch would pass over them in silence
+        raise BundleError(f"cannot build {architecture}: it has no option {', '.join(sorted(unknown))}")
     try:
         network: nn.Module = ARCHITECTURES[architecture](
             encoder_name=encoder, encoder_weights=None, in_channels=channels, classes=classes, **decoder

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _WIDTH, _HEIGHT = 360, 190
+_LABELLED = 0.005
+"""Bars of a lesser share have no number: it would be 0 %."""
 _LEFT, _BASE, _TOP = 4, 166, 24
 
 
@@ -28,7 +30,8 @@ def confidence_histogram(counts: Sequence[int]) -> Markup:
             parts.append(
                 tag("rect", x=left + 1, y=_BASE - height, width=step - 2, height=height, fill=color, class_="frame")
             )
-            parts.append(_text(percent(round(count / total, 2)), left + step / 2, _BASE - height - 6))
+            if count / total >= _LABELLED:
+                parts.append(_text(percent(round(count / total, 2)), left + step / 2, _BASE - height - 6))
     parts.append(tag("line", x1=_LEFT, y1=_BASE, x2=_WIDTH - _LEFT, y2=_BASE, class_="axis"))
     for tick in (0, 25, 50, 75, 100):
         x = _LEFT + (_WIDTH - 2 * _LEFT) * tick / 100

@@ -44,7 +44,7 @@ class RunReport:
 
     title: str
     scene: Mapping[str, Any]
-    """`path`, `size`, `crs`, `gsd_m` (along a column, along a row), `bands`, `dtype`, `nodata`, ..."""
+    """`path`, `shape` (height, width), `crs`, `gsd_m` (along a column, along a row), `bands`, `dtype`, `nodata`, ..."""
     model: Mapping[str, Any]
     """`name`, `sha256`, `architecture`, `licence`, `gsd_m` (finest, coarsest), `description`, `scores`, `card`, ..."""
     numbers: SceneNumbers
@@ -112,7 +112,7 @@ def _head(title: str) -> Markup:
 
 def _header(data: RunReport, nav: Markup) -> Markup:
     scene = data.scene
-    words = [f"{value_of('size', scene['size'])} pixels"] if scene.get("size") else []
+    words = [f"{value_of('shape', scene['shape'])} pixels"] if scene.get("shape") else []
     if scene.get("gsd_m"):
         words.append(f"{value_of('gsd_m', scene['gsd_m'])} a pixel")
     if data.model.get("name"):
@@ -217,7 +217,7 @@ def _classes(data: RunReport) -> Markup:
 
 def _confidence(data: RunReport) -> Markup:
     mean = percent(data.numbers.mean_confidence)
-    words = "How sure the model was of the class it chose. Low values lie along outlines and where it guesses."
+    words = "It is the probability that the model gave to the class it chose, not a measured accuracy."
     chart = tag(
         "figure",
         confidence_histogram(data.numbers.confidence_histogram),

@@ -9,7 +9,8 @@ STYLE = """
 --accent:#7fc0c8;--alert:#f0a48f;--alert-tint:#3a2019;--map:#0d1011}}
 *{box-sizing:border-box}
 html{-webkit-text-size-adjust:100%}
-body{margin:0;background:var(--paper);color:var(--ink);font:1rem/1.5 system-ui,-apple-system,"Segoe UI",Roboto,
+body{margin:0;overflow-wrap:break-word;background:var(--paper);color:var(--ink);
+font:1rem/1.5 system-ui,-apple-system,"Segoe UI",Roboto,
 "Helvetica Neue","Noto Sans","Liberation Sans",Arial,sans-serif;font-variant-numeric:tabular-nums}
 main,header,footer{max-width:70rem;margin:0 auto;padding:0 1.25rem}
 header{padding-top:2.5rem}
@@ -31,7 +32,7 @@ section.bare{margin-top:1.75rem;padding-top:0;border-top:0}
 .alert h2{margin:0;font-size:1rem;color:var(--alert)}
 .alert p,.notes p{margin:.25rem 0 0}
 .notes h2{margin:0;font-size:1rem}
-.notes ul,.weak ul{margin:.25rem 0 0;padding-left:1.2rem;max-width:46rem}
+.notes ul,.weak ul{overflow-wrap:anywhere;margin:.25rem 0 0;padding-left:1.2rem;max-width:46rem}
 .key{display:grid;grid-template-columns:repeat(4,1fr);margin:0;
 border-top:1px solid var(--ink);border-bottom:1px solid var(--rule)}
 .key div{padding:.8rem 1rem .9rem 0}
@@ -102,7 +103,7 @@ th,td{padding-left:.3rem;padding-right:.3rem}
 table,thead th{font-size:.8125rem}
 thead th{white-space:normal;vertical-align:bottom}
 table.close th,table.close td{padding-left:.9rem}
-.classes .bars{display:none}
+.classes .bars,.classes th:nth-child(6),.classes td:nth-child(6){display:none}
 .facts div{grid-template-columns:7.5rem 1fr}
 }
 @media print{

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 _FAILED_SHOWN = 100
 """Rows of failed tiles on the page; all are in run.json."""
 
+_MODEL_ELSEWHERE = {"scores", "card", "description", "gsd_m", "legend"}
+"""Keys of a model that are told in other words, or by the table of classes."""
+
 Row = tuple[Markup, ...]
 
 
@@ -129,9 +132,7 @@ def time_table(seconds: Mapping[str, float]) -> Markup:
     total = seconds.get("total")
     if total is not None:
         rows.append((row_head("Total"), number_cell(duration(total)), tag("td")))
-    together = total is not None and sum(parts.values()) > total * 1.001
-    caption = "Parts are summed over workers, the total is by the clock." if together else "By the clock."
-    return table(caption, heads("Part", "Time", ""), rows)
+    return table("The parts are summed over all workers; the total is by the clock.", heads("Part", "Time", ""), rows)
 
 
 def failed_table(failed: Sequence[Mapping[str, Any]]) -> Markup:
@@ -163,7 +164,11 @@ def output_table(outputs: Sequence[tuple[str, int, str]]) -> Markup:
     if not outputs:
         return Markup()
     rows = [
-        (row_head(tag("a", path, href=quote(path, safe="/"))), tag("td", what), number_cell(file_size(size)))
+        (
+            row_head(tag("a", path, href=quote(path, safe="/"))),
+            tag("td", what),
+            number_cell(file_size(size) if size else NONE),
+        )
         for path, size, what in outputs
     ]
     return table("Links open where this page lies beside them.", heads("File", "What", "Size", numeric_from=2), rows)
@@ -175,7 +180,9 @@ def model_part(model: Mapping[str, Any]) -> Markup:
         return Markup()
     card = dict(model.get("card") or {})
     weaknesses = {key: card.pop(key) for key in list(card) if "weakness" in key or "limitation" in key}
-    first = {key: value for key, value in model.items() if key not in {"scores", "card", "description", "gsd_m"}}
+    first = {key: value for key, value in model.items() if key not in _MODEL_ELSEWHERE}
+    if isinstance(model.get("bands"), list):
+        first["bands"] = [_band_words(band) for band in model["bands"]]
     if model.get("gsd_m"):
         finest, coarsest = model["gsd_m"]
         first["trained_for_gsd"] = f"{figures(finest)} to {figures(coarsest)} m"
@@ -187,6 +194,12 @@ def model_part(model: Mapping[str, Any]) -> Markup:
         parts.append(tag("div", tag("h3", "Known weaknesses"), listed, class_="weak"))
     parts.append(_scores(model.get("scores") or {}))
     return joined(parts)
+
+
+def _band_words(band: object) -> object:
+    if not isinstance(band, dict) or "role" not in band:
+        return band
+    return f"{band['role']} (optional)" if band.get("optional") else band["role"]
 
 
 def _scores(scores: Mapping[str, Any]) -> Markup:
@@ -203,7 +216,7 @@ def _scores(scores: Mapping[str, Any]) -> Markup:
             (row_head(label_of(key)), *(number_cell(value_of("", row.get(name))) for name in columns))
             for key, row in flat.items()
         ]
-        parts.append(table("Measured on places that were kept out of training.", heads("", *columns), rows, "close"))
+        parts.append(table("As the model states them.", heads("", *columns), rows, "close"))
     for key, value in deeper.items():
         parts.append(joined([tag("h3", label_of(key)), _scores(value)]))
     return joined(parts)

@@ -16,9 +16,17 @@ _HECTARE_M2 = 1e4
 _SQUARE_KILOMETRE_M2 = 1e6
 _UNITS = ("_m2", "_m", "_deg", "_bytes", "_mb", "_seconds")
 _WORDS = {
-    "crs": "CRS", "gsd": "GSD", "sha256": "SHA-256", "dtype": "Data type", "peak rss": "Peak memory", "iou": "IoU",
-    "aoi": "AOI", "trained for gsd": "Trained for GSD",
-}  # fmt: skip
+    "bytes": "File size",
+    "shape": "Height, width",
+    "crs": "CRS",
+    "gsd": "GSD",
+    "sha256": "SHA-256",
+    "dtype": "Data type",
+    "peak rss": "Peak memory",
+    "iou": "IoU",
+    "aoi": "AOI",
+    "trained for gsd": "Trained for GSD",
+}
 
 
 def whole(number: float) -> str:
@@ -144,7 +152,7 @@ def value_of(key: str, value: Any) -> str:  # whatever a run records
 
 def _several(key: str, values: list[Any]) -> str:
     plain = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
-    if plain and len(values) == 2 and (key.endswith("_m") or key in {"size", "shape", "blocks"}):
+    if plain and len(values) == 2 and (key.endswith("_m") or key in {"shape", "blocks", "scene_tile"}):
         sides = [figures(value) if key.endswith("_m") else whole(value) for value in values]
         if key.endswith("_m"):
             return f"{TIMES.join(dict.fromkeys(sides))}{THIN}m"

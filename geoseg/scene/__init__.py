@@ -4,6 +4,7 @@
 `read_mirrored` reads any box of it, and `resolve_scaling` fixes, once a scene, how its values become numbers in 0..1.
 """
 
+from geoseg.scene.aoi import ClippedScene, clip_scene
 from geoseg.scene.info import SceneInfo, inspect_scene
 from geoseg.scene.reading import ArrayScene, FileScene, Scene, mirror, open_scene, read_mirrored
 from geoseg.scene.roles import BandNeeds, assign_roles, parse_bands
@@ -12,12 +13,14 @@ from geoseg.scene.scaling import Scaling, ScalingRule, resolve_scaling
 __all__ = [
     "ArrayScene",
     "BandNeeds",
+    "ClippedScene",
     "FileScene",
     "Scaling",
     "ScalingRule",
     "Scene",
     "SceneInfo",
     "assign_roles",
+    "clip_scene",
     "inspect_scene",
     "mirror",
     "open_scene",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -22,6 +23,11 @@ if TYPE_CHECKING:
 
 DRIVERS = ["GTiff", "JP2OpenJPEG", "HFA", "ENVI", "NITF", "PNG", "JPEG", "ERS", "EHdr", "KEA"]
 """Formats that hold their own pixels. VRT, WMS and the like are left out: they can point at other files or hosts."""
+
+# Read by GDAL when it first needs them, so they must stand in the environment before it opens a file. Left alone, its
+# block cache takes a twentieth of the machine's memory in every process; and no raster has business with the network.
+os.environ.setdefault("GDAL_CACHEMAX", "256")
+os.environ.setdefault("CPL_VSIL_CURL_ALLOWED_EXTENSIONS", ".none")
 
 _OPEN_DATASETS = 16
 _ALPHA_GRADES = 0.05

@@ -112,7 +112,8 @@ def assign_roles(info: SceneInfo, needs: BandNeeds, given: dict[str, int] | None
     """Role to band number for all roles of `needs` that the scene has.
 
     The user's word (`given`) wins over band descriptions, these over colour interpretation, that over the model's
-    own order where the number of bands fits it. Raises BandRoleError where a required role stays open.
+    own order where the number of bands fits it. Where the user names all required roles, no other band is used. Raises
+    BandRoleError where a required role stays open.
     """
     given = given or {}
     for role, band in given.items():
@@ -120,10 +121,10 @@ def assign_roles(info: SceneInfo, needs: BandNeeds, given: dict[str, int] | None
             raise UsageError(f"--bands: the model has no role {role!r}; it takes {', '.join(needs.roles)}")
         if band > info.count:
             raise BandRoleError(f"{info.path} has {info.count} bands, but --bands asks for {role}={band}")
-    found = dict(given) if set(needs.required) <= set(given) else {**known_roles(info), **given}
-    missing = [role for role in needs.roles if role not in found]
-    if missing:
-        found = {**_by_order(info, needs, found), **given}
+    found = dict(given)
+    if not set(needs.required) <= set(given):
+        found = {**known_roles(info), **given}
+        found = _by_order(info, needs, found)
     if not set(needs.required) <= set(found):
         raise BandRoleError(_explain(info, needs, found))
     chosen = {role: found[role] for role in needs.roles if role in found}

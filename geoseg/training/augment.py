@@ -66,13 +66,15 @@ def _cut(
     side = max(1, round(between / zoom))
     pixels, valid, truth = labelled.read(Box(centre[0] - side // 2, centre[1] - side // 2, side, side))
     scaling = labelled.stretch if rng.random() < config.augment.stretch else labelled.scaling
-    bands, maps = [Image.fromarray(band) for band in scaling(pixels)], [Image.fromarray(m) for m in (valid, truth)]
+    bands = [Image.fromarray(band) for band in scaling(pixels)]
+    maps = [Image.fromarray(layer) for layer in (valid, truth)]
     if side != between:
-        bands = [band.resize((between, between), Image.Resampling.BILINEAR) for band in bands]  # smooths where it shrinks
-        maps = [m.resize((between, between), Image.Resampling.NEAREST) for m in maps]
+        # Bilinear is an average over the window's pixel where it shrinks.
+        bands = [band.resize((between, between), Image.Resampling.BILINEAR) for band in bands]
+        maps = [layer.resize((between, between), Image.Resampling.NEAREST) for layer in maps]
     if turned:
         bands = [_turn(band, angle, size, Image.Resampling.BILINEAR) for band in bands]
-        maps = [_turn(m, angle, size, Image.Resampling.NEAREST) for m in maps]
+        maps = [_turn(layer, angle, size, Image.Resampling.NEAREST) for layer in maps]
     quarters, flip = int(rng.integers(4)), bool(rng.integers(2))
     stacks = [np.rot90(np.stack([np.asarray(layer) for layer in layers]), quarters, (1, 2)) for layers in (bands, maps)]
     image, codes = (np.ascontiguousarray(stack[:, :, ::-1] if flip else stack) for stack in stacks)
@@ -96,18 +98,21 @@ def _turn(layer: Image.Image, angle: float, size: int, how: Image.Resampling) ->
 
 
 def vary_light(scaled: Floats, augment: AugmentConfig, rng: np.random.Generator) -> Floats:
-    """Gain, offset and gamma for all bands and for each, then blur and noise; (bands, h, w) in 0..1, as it came."""
+    """Gain, offset and gamma for all bands and for each, then darkness, blur and noise; (bands, h, w) in 0..1."""
     strength = augment.radiometry
     bands = (scaled.shape[0], 1, 1)
     gain = np.exp(strength * (rng.normal(0, 0.18) + rng.normal(0, 0.10, bands)))
     offset = strength * (rng.normal(0, 0.06) + rng.normal(0, 0.03, bands))
     gamma = np.exp(strength * (rng.normal(0, 0.20) + rng.normal(0, 0.08, bands)))
-    blurred, noisy = rng.random() < augment.blur, rng.random() < augment.noise
+    press = rng.uniform(0.25, 0.8) * rng.uniform(0.85, 1.15, bands)
+    black = rng.uniform(0.02, 0.12)
+    darkened, blurred, noisy = (rng.random() < share for share in (augment.darken, augment.blur, augment.noise))
     sigma, grain = rng.uniform(0.3, 1.0), rng.uniform(0.0, 0.03)
-    gain, offset, gamma = (np.asarray(factor, np.float32) for factor in (gain, offset, gamma))
-    varied = np.power(np.clip(scaled, 0, 1), gamma)
+    varied = np.power(np.clip(scaled, 0, 1), gamma.astype(np.float32))
     # About the middle, so that more contrast does not also mean more light.
-    varied = (varied - np.float32(0.4)) * gain + (offset + np.float32(0.4))
+    varied = (varied - np.float32(0.4)) * gain.astype(np.float32) + (offset + 0.4).astype(np.float32)
+    if darkened:
+        varied = (varied - np.float32(black)) * press.astype(np.float32) + np.float32(black)
     if blurred:
         varied = gaussian_filter(varied, (0, sigma, sigma), truncate=3)
     if noisy:

@@ -49,7 +49,9 @@ def load_checkpoint(path: Path, config: dict[str, Any]) -> Checkpoint | None:
     try:
         checkpoint = Checkpoint(**torch.load(path, map_location="cpu", weights_only=True))
     except (pickle.UnpicklingError, RuntimeError, TypeError, EOFError) as error:
-        raise InputError(f"{path} is damaged ({str(error).splitlines()[0]}); delete it or train with --no-resume") from error
+        raise InputError(
+            f"{path} is damaged ({str(error).splitlines()[0]}); delete it or train with --no-resume"
+        ) from error
     changed = differing_keys(checkpoint.config, config)
     if changed:
         raise UsageError(

@@ -66,6 +66,8 @@ class AugmentConfig:
     """Share of windows scaled by the percentiles of their scene, whatever the range of their data type."""
     radiometry: float = 1.0
     """Strength of gain, offset and gamma, for all bands together and each alone."""
+    darken: float = 0.3
+    """Share of windows pressed into the dark end, as a stretch does to a scene with a few very bright roofs."""
     blur: float = 0.25
     noise: float = 0.25
     cutout: float = 0.1
@@ -90,6 +92,7 @@ class FitConfig:
     """Weight of the Dice loss beside cross entropy."""
     balance: float = 0.6
     """Share of windows drawn around a pixel of a class that is drawn first, all classes alike."""
+    validation_window: int = 256
     validate_every: int = 100
     checkpoint_every: int = 50
     validation_windows: int = 60
@@ -180,7 +183,7 @@ def load_config(path: Path) -> TrainConfig:
     return TrainConfig.from_mapping(_mapping(data, str(path)), path.parent, where=str(path))
 
 
-def _network(data: Any, folder: Path, where: str) -> NetworkConfig:  # noqa: ANN401  # as YAML gave it
+def _network(data: Any, folder: Path, where: str) -> NetworkConfig:
     given = dict(_mapping(data, where))
     init = given.pop("init", None)
     for key in ("init_package", "init_file"):
@@ -197,7 +200,7 @@ def _network(data: Any, folder: Path, where: str) -> NetworkConfig:  # noqa: ANN
     return _build(NetworkConfig, given, where)
 
 
-def _build(cls: type[T], data: Any, where: str) -> T:  # noqa: ANN401  # as YAML gave it
+def _build(cls: type[T], data: Any, where: str) -> T:
     given = _mapping(data, where)
     _refuse_unknown(cls, given, where)
     return _construct(cls, _convert(cls, given, where), where)
@@ -214,7 +217,7 @@ def _construct(cls: type[T], values: dict[str, Any], where: str) -> T:
     return cls(**values)
 
 
-def _mapping(data: Any, where: str) -> dict[str, Any]:  # noqa: ANN401  # as YAML gave it
+def _mapping(data: Any, where: str) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise UsageError(f"{where} must be a mapping of keys to values; found {type(data).__name__}")
     return data
@@ -251,7 +254,7 @@ _WORDS = {
 }  # fmt: skip
 
 
-def _fits(value: Any, kind: str) -> bool:  # noqa: ANN401  # as YAML gave it
+def _fits(value: Any, kind: str) -> bool:
     try:
         _as_kind(value, kind)
     except _WrongKindError:
@@ -259,7 +262,7 @@ def _fits(value: Any, kind: str) -> bool:  # noqa: ANN401  # as YAML gave it
     return True
 
 
-def _as_kind(value: Any, kind: str) -> Any:  # noqa: ANN401, PLR0911  # as YAML gave it; one answer a kind
+def _as_kind(value: Any, kind: str) -> Any:  # noqa: PLR0911  # one answer a kind
     if value is None and kind.endswith("| None"):
         return None
     number = isinstance(value, int | float) and not isinstance(value, bool)
@@ -270,7 +273,7 @@ def _as_kind(value: Any, kind: str) -> Any:  # noqa: ANN401, PLR0911  # as YAML 
         return float(value)
     if kind in {"str", "str | None", "Path | None"} and isinstance(value, str | Path):
         return value
-    if kind.startswith("tuple[float, float]") and isinstance(value, list) and len(value) == 2:  # noqa: PLR2004
+    if kind.startswith("tuple[float, float]") and isinstance(value, list) and len(value) == 2:
         return tuple(_as_kind(item, "float") for item in value)
     if kind == "tuple[str, ...]" and isinstance(value, list):
         return tuple(_as_kind(item, "str") for item in value)
@@ -287,11 +290,16 @@ def _as_kind(value: Any, kind: str) -> Any:  # noqa: ANN401, PLR0911  # as YAML 
 def _check(config: TrainConfig, where: str) -> None:
     fit = config.fit
     if not set(config.optional) < set(config.bands):
-        raise UsageError(f"{where}: optional is {list(config.optional)}; it takes some, not all, of {list(config.bands)}")
-    if fit.window < 32 or fit.window % 32:  # noqa: PLR2004  # encoders halve five times
-        raise UsageError(f"{where}: fit.window is {fit.window}; it takes a multiple of 32")
+        raise UsageError(
+            f"{where}: optional is {list(config.optional)}; it takes some, not all, of {list(config.bands)}"
+        )
+    for key, size in (("window", fit.window), ("validation_window", fit.validation_window)):
+        if size < 32 or size % 32:
+            raise UsageError(f"{where}: fit.{key} is {size}; it takes a multiple of 32")
     if min(fit.steps, fit.batch, fit.validate_every, fit.checkpoint_every, fit.validation_windows) < 1:
-        raise UsageError(f"{where}: fit takes steps, batch, validate_every, checkpoint_every, validation_windows from 1")
+        raise UsageError(
+            f"{where}: fit takes steps, batch, validate_every, checkpoint_every, validation_windows from 1"
+        )
     if config.std <= 0 or not 0 < config.gsd_m[0] <= config.gsd_m[1]:
         raise UsageError(f"{where}: std and gsd_m (finest, coarsest) must be above 0")
     for source in config.data:

@@ -34,12 +34,14 @@ def initialise_encoder(network: nn.Module, config: NetworkConfig, roles: tuple[s
     assert isinstance(encoder, torch.nn.Module)  # noqa: S101  # for the type checker; smp always has one
     expected: Weights = encoder.state_dict()
     given = _renamed(_load(path), expected, config.encoder)
-    first = next(key for key, value in expected.items() if value.ndim == 4)  # noqa: PLR2004  # a convolution
+    first = next(key for key, value in expected.items() if value.ndim == 4)
     if first in given:
         given[first] = spread_over_bands(given[first], roles)
     unfit = [key for key in expected if key not in given or given[key].shape != expected[key].shape]
     if unfit:
-        raise BundleError(f"{path} does not fit the encoder {config.encoder!r}: {len(unfit)} differences, first {unfit[0]}")
+        raise BundleError(
+            f"{path} does not fit the encoder {config.encoder!r}: {len(unfit)} differences, first {unfit[0]}"
+        )
     # smp's own encoders drop keys from the mapping they are given.
     encoder.load_state_dict({key: given[key] for key in expected})
     return len(expected)
@@ -69,7 +71,9 @@ def _weights_file(config: NetworkConfig) -> Path | None:
         )
     found = sorted(path for folder in spec.submodule_search_locations for path in Path(folder).rglob("*.pth"))
     if len(found) != 1:
-        raise UsageError(f"network.init: {config.init_package} holds {len(found)} .pth files; name one by init: {{file: ...}}")
+        raise UsageError(
+            f"network.init: {config.init_package} holds {len(found)} .pth files; name one by init: {{file: ...}}"
+        )
     return found[0]
 
 

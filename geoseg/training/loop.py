@@ -7,7 +7,6 @@ import math
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -25,6 +24,7 @@ from geoseg.training.validate import headline, validate
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from geoseg.model import ModelBundle
     from geoseg.training.config import FitConfig, TrainConfig
@@ -37,7 +37,9 @@ _LOG_EVERY = 10
 def train(
     config: TrainConfig, out: Path, *, resume: bool = True, progress: Callable[[str], None] | None = None
 ) -> ModelBundle:
-    """Train a network and leave in `out`: bundle/ (the best on the places held out), history.json, config.yaml, curves.png.
+    """Train a network and leave in `out` the best on the places held out: bundle/, and its record.
+
+    The record is history.json (loss, rate, scores by step), config.yaml and curves.png.
 
     A run that was interrupted goes on from `out/checkpoint.pt`, and its result is bit for bit that of one that was not
     (on one machine, with as many threads); with `resume` off it starts anew. `progress` gets one line at a time.

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class SegmentationLoss(nn.Module):
-    """Cross entropy plus `dice` times the Dice loss (1 - Dice, mean over the classes present), without ignored pixels."""
+    """Cross entropy plus `dice` times the Dice loss (1 - Dice, mean over classes present), without ignored pixels."""
 
     def __init__(self, dice: float) -> None:
         """`dice`: weight of the Dice loss."""

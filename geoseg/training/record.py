@@ -17,7 +17,7 @@ _SIZE = (960, 480)
 _EDGE = 48
 
 
-def plain(value: Any) -> Any:  # noqa: ANN401  # any value of a configuration
+def plain(value: Any) -> Any:
     """A configuration as dicts, lists, numbers and text, as YAML and JSON hold it."""
     if isinstance(value, Legend | ScalingRule):
         return value.to_json()

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from geoseg.errors import FrameMismatchError, InputError, UsageError
+from geoseg.errors import InputError, UsageError
 from geoseg.frame import Box
 from geoseg.legend import NODATA, Legend
 from geoseg.scene import BandNeeds, FileScene, Scaling, open_scene, read_mirrored, resolve_scaling
+from geoseg.training.evaluate import require_one_grid
 
 if TYPE_CHECKING:
-    from geoseg.frame import Frame
     from geoseg.training.config import SourceConfig, TrainConfig
 
 Array = np.ndarray[Any, Any]
@@ -68,7 +68,7 @@ class LabelledScene:
         if (channels == _UNKNOWN).any():
             code = int(codes[0][channels == _UNKNOWN][0])
             raise InputError(
-                f"{self.labels.info.path} holds the code {code}, which is no class; map it to a class or to 255 by remap"
+                f"{self.labels.info.path} holds the code {code}, which is no class; remap it to a class or to 255"
             )
         return channels
 
@@ -114,17 +114,17 @@ def _labelled(path: Path, source: SourceConfig, config: TrainConfig) -> Labelled
     labels = open_scene(label_path, BandNeeds(("class",)), bands={"class": 1}, require_crs=False)
     if labels.dtype != "uint8":
         raise InputError(f"{label_path} is {labels.dtype}; labels are class codes in uint8")
-    _require_one_grid(scene.frame, labels.frame, f"{path} and its labels {label_path}")
+    require_one_grid(scene.frame, labels.frame, str(path), str(label_path))
+    scaling = resolve_scaling(scene, config.scaling)
+    percentiles = replace(config.scaling, ranges={})
     return LabelledScene(
         source=source.name,
         place=match["place"],
         scene=scene,
         labels=labels,
         gsd_m=_gsd(scene, source),
-        scaling=resolve_scaling(scene, config.scaling),
-        stretch=resolve_scaling(scene, replace(config.scaling, ranges={}))
-        if config.scaling.percentiles
-        else resolve_scaling(scene, config.scaling),
+        scaling=scaling,
+        stretch=resolve_scaling(scene, percentiles) if percentiles.percentiles else scaling,
         channel_of_code=channel_table(config.legend, source.remap),
     )
 
@@ -145,12 +145,6 @@ def channel_table(legend: Legend, remap: dict[int, int]) -> tuple[int, ...]:
         if target not in of_code:
             raise UsageError(f"remap: {code} would become {target}; classes are {list(legend.codes)}, 255 is ignored")
     return tuple(of_code.get(remap.get(code, code), _UNKNOWN) for code in range(256))
-
-
-def _require_one_grid(first: Frame, second: Frame, names: str) -> None:
-    same = first.transform.almost_equals(second.transform, 1e-3 * first.pixel_size)
-    if first.shape != second.shape or not same:
-        raise FrameMismatchError(f"{names} do not lie on one grid: {first.shape} and {second.shape} pixels; warp one")
 
 
 @dataclass(frozen=True)

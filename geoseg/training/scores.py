@@ -59,10 +59,10 @@ def pixel_scores(confusion: Counts, names: tuple[str, ...]) -> dict[str, Any]:
         }
         for k, name in enumerate(names)
     }
-    ious = [per_class[name]["iou"] for k, name in enumerate(names) if true[k]]
+    ious = [hits[k] / (true[k] + claimed[k] - hits[k]) for k in range(len(names)) if true[k]]
     return {
         "classes": per_class,
-        "mean_iou": sum(ious) / len(ious) if ious else None,
+        "mean_iou": float(np.mean(ious)) if ious else None,
         "accuracy": _ratio(hits.sum(), true.sum()),
         "pixels": int(true.sum()),
     }
@@ -136,8 +136,8 @@ def _near(pixels: Array, others: Array, tolerance: float) -> int:
     return int(np.count_nonzero(distance[pixels] <= tolerance))
 
 
-def _ratio(part: float, whole: float) -> float | None:
-    return float(part / whole) if whole else None
+def _ratio(part: Any, whole: Any) -> float | None:
+    return float(part) / float(whole) if whole else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,14 +27,14 @@ def validate(
 ) -> dict[str, Any]:
     """Scores by source, with all bands and, where a scene has optional ones, without them.
 
-    The windows of a source lie on a grid over its scenes, at the scenes' own GSD; `limit` takes so many of them, evenly.
+    Windows lie on a grid over the scenes of a source, at their own GSD; `limit` takes so many of them, evenly.
     The network is left in evaluation mode.
     """
     network.eval()
     results: dict[str, Any] = {}
     for source in dict.fromkeys(scene.source for scene in scenes):
         chosen = tuple(scene for scene in scenes if scene.source == source)
-        windows = _windows(chosen, config.fit.window, limit)
+        windows = _windows(chosen, config.fit.validation_window, limit)
         variants = {"all_bands": True}
         if any(set(config.optional) & set(scene.scene.roles) for scene in chosen):
             variants["without_" + "_".join(config.optional)] = False
@@ -53,9 +53,7 @@ def headline(scores: dict[str, Any]) -> float:
     return sum(by_source) / len(by_source)
 
 
-def _windows(
-    scenes: tuple[LabelledScene, ...], size: int, limit: int | None
-) -> list[tuple[LabelledScene, Box]]:
+def _windows(scenes: tuple[LabelledScene, ...], size: int, limit: int | None) -> list[tuple[LabelledScene, Box]]:
     windows = [
         (scene, Box(row, col, size, size))
         for scene in scenes
@@ -72,7 +70,9 @@ def _scores(
     channels = tuple(range(len(config.legend.classes)))
     confusion = np.zeros((len(channels), len(channels) + 1), np.int64)
     for start in range(0, len(windows), config.fit.batch):
-        parts = [_load(config, *window, keep_optional=keep_optional) for window in windows[start : start + config.fit.batch]]
+        parts = [
+            _load(config, *window, keep_optional=keep_optional) for window in windows[start : start + config.fit.batch]
+        ]
         images = torch.from_numpy(np.stack([image for image, _ in parts]))
         truth = np.stack([channels for _, channels in parts])
         with torch.inference_mode():

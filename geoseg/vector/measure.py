@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import shapely
+from affine import Affine
 
 from geoseg.frame import Frame, parse_crs
 
@@ -51,6 +52,8 @@ def measure(components: Components, frame: Frame, legend: Legend) -> dict[str, g
 def to_map(polygons: Array, frame: Frame) -> Array:
     """Polygons from pixel coordinates (column, row) to map coordinates; outer rings run counter-clockwise."""
     t = frame.transform
+    if frame.crs is None and t.is_identity:  # GIS programs draw a raster that lies nowhere from 0 downwards
+        t = Affine(1, 0, 0, 0, -1, 0)
     matrix = np.array([[t.a, t.d], [t.b, t.e]])
     moved = shapely.transform(polygons, lambda xy: xy @ matrix + (t.c, t.f))
     oriented: Array = shapely.orient_polygons(moved)

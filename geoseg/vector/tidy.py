@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,10 +31,12 @@ def tidy(components: Components, rule: TidyRule, pixel_area_m2: float) -> Compon
     are simplified as one coverage. Polygons stay in pixel coordinates.
     """
     kept = components.select(components.pixels * pixel_area_m2 >= rule.min_area_m2)
+    if not len(kept):
+        return kept
     polygons = _close_holes(kept.polygons, rule.min_hole_m2 / pixel_area_m2)
-    if rule.tolerance_px > 0 and len(polygons):
+    if rule.tolerance_px > 0:
         polygons = simplify_together(polygons, rule.tolerance_px)
-    return type(kept)(**{**{name: getattr(kept, name) for name in kept.__dataclass_fields__}, "polygons": polygons})
+    return replace(kept, polygons=polygons)
 
 
 def simplify_together(polygons: Array, tolerance_px: float) -> Array:
@@ -51,23 +53,25 @@ def simplify_together(polygons: Array, tolerance_px: float) -> Array:
 
 def _close_holes(polygons: Array, min_hole_px: float) -> Array:
     """Polygons without the holes smaller than `min_hole_px` that no polygon lies in."""
-    owners, holes = _holes(polygons)
-    small = shapely.area(holes) < min_hole_px
-    owners, holes = owners[small], holes[small]
-    if not len(holes):
+    kind, coordinates, (ring_ends, polygon_ends) = shapely.to_ragged_array(polygons)
+    inner = np.ones(len(ring_ends) - 1, bool)
+    inner[polygon_ends[:-1]] = False
+    if not inner.any():
         return polygons
-    inhabited = np.unique(shapely.STRtree(shapely.point_on_surface(polygons)).query(holes, predicate="intersects")[0])
-    free = np.ones(len(holes), bool)
-    free[inhabited] = False
-    result = polygons.copy()
-    for owner in np.unique(owners[free]):
-        result[owner] = shapely.union_all([polygons[owner], *holes[free & (owners == owner)]])
-    return result
-
-
-def _holes(polygons: Array) -> tuple[Array, Array]:
-    """The holes of polygons as polygons, with the index of their owner."""
-    counts = shapely.get_num_interior_rings(polygons)
-    owners = np.repeat(np.arange(len(polygons)), counts)
-    within = np.arange(len(owners)) - np.repeat(np.cumsum(counts) - counts, counts)
-    return owners, np.asarray(shapely.polygons(shapely.get_interior_ring(polygons[owners], within)))
+    sizes = np.diff(ring_ends)
+    which = np.repeat(np.cumsum(inner) - 1, sizes)[np.repeat(inner, sizes)]
+    holes = shapely.polygons(shapely.linearrings(coordinates[np.repeat(inner, sizes)], indices=which))
+    small = shapely.area(holes) < min_hole_px
+    # A point inside each polygon that stays: where one lies in a hole, the hole stays too.
+    inhabited = shapely.STRtree(shapely.point_on_surface(polygons)).query(holes[small], predicate="intersects")[0]
+    closing = np.flatnonzero(small)
+    closing = np.delete(closing, np.unique(inhabited))
+    kept = np.ones(len(sizes), bool)
+    kept[np.flatnonzero(inner)[closing]] = False
+    rings_left = np.concatenate([[0], np.cumsum(kept)])
+    closed: Array = shapely.from_ragged_array(
+        kind,
+        coordinates[np.repeat(kept, sizes)],
+        (np.concatenate([[0], np.cumsum(sizes[kept])]), rings_left[polygon_ends]),
+    )
+    return closed

@@ -1,6 +1,7 @@
 """The whole path, for callers from Python: what the command line does, each in one function."""
 
 from geoseg.workflow.demo import run_demo
+from geoseg.workflow.opening import open_run
 from geoseg.workflow.plan import Plan, plan_scene
 from geoseg.workflow.progress import Progress, Silent
 from geoseg.workflow.segmenting import RunResult, segment_scene, segment_scenes
@@ -12,6 +13,7 @@ __all__ = [
     "Progress",
     "RunResult",
     "Silent",
+    "open_run",
     "plan_scene",
     "run_demo",
     "segment_scene",

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geoseg.errors import EnvironmentFault, RunFolderError, UsageError
-from geoseg.write import write_text
+from geoseg.write import sweep_partials, write_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,6 +32,7 @@ def claimed(out: Path, *, overwrite: bool) -> Iterator[Path]:
     work = out / _WORK
     try:
         out.mkdir(parents=True, exist_ok=True)
+        sweep_partials(out)
         _remove_run(out)
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir()

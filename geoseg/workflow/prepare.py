@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 from geoseg.errors import UsageError
 from geoseg.grid import Grid
 from geoseg.model import BundleEngine, EngineChoice, ModelBundle, TileFit, find_bundle, fit_to_gsd
-from geoseg.scene import FileScene, open_scene, parse_bands, resolve_scaling
+from geoseg.scene import ClippedScene, FileScene, clip_scene, open_scene, parse_bands, resolve_scaling
 from geoseg.segment import SegmentJob
 
 if TYPE_CHECKING:
@@ -27,6 +27,8 @@ class Prepared:
     grid: Grid
     choice: EngineChoice
     settings: Settings
+    clipped: ClippedScene | None = None
+    """The scene within the area of interest, if there is one."""
 
     @property
     def notices(self) -> tuple[str, ...]:
@@ -51,7 +53,7 @@ class Prepared:
         """The job, its scaling fixed by a look at the scene."""
         assert self.bundle.path is not None  # noqa: S101  # find_bundle found it in a folder
         return SegmentJob(
-            scene=self.scene,
+            scene=self.clipped or self.scene,
             scaling=resolve_scaling(self.scene, self.bundle.scaling),
             bundle=self.bundle,
             engine=BundleEngine(self.bundle.path, self.bundle.sha256, self.choice, self.fit.network),
@@ -91,7 +93,8 @@ def prepare(path: Path, settings: Settings) -> Prepared:
         threads=settings.threads or 0,
         batch=settings.batch,
     )
-    return Prepared(scene, bundle, fit, grid, choice, settings)
+    clipped = clip_scene(scene, settings.aoi) if settings.aoi else None
+    return Prepared(scene, bundle, fit, grid, choice, settings, clipped)
 
 
 def scene_record(prepared: Prepared, job: SegmentJob) -> dict[str, Any]:

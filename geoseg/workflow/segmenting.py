@@ -22,7 +22,7 @@ from geoseg.workflow.vectors import count_features, polygons_of, tidy_rule
 from geoseg.write import write_block, write_layers
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from geoseg.grid import Block
 
@@ -37,14 +37,14 @@ class RunResult:
 
 
 @dataclass(frozen=True)
-class Run:
+class Call:
     """What the scenes of one call share."""
 
-    runner: Runner
-    progress: Progress
-    overwrite: bool
     command: tuple[str, ...]
+    overwrite: bool
     catalog: str | None
+    """Where the catalog lies, seen from the folder of a run."""
+    progress: Progress
 
 
 @dataclass
@@ -79,56 +79,64 @@ def segment_scenes(
     All scenes are checked before the first is computed. Raises the errors of `prepare`, UsageError where two scenes
     share a name, and EnvironmentFault.
     """
-    progress = progress or Silent()
+    if len(paths) == 1:
+        return [segment_scene(paths[0], out, settings, overwrite=overwrite, command=command, progress=progress)]
     folders = _folders(paths, out)
-    prepared = [prepare(path, settings) for path in paths]
-    threads = settings.threads or max(1, (os.cpu_count() or 1) // max(1, settings.workers))
-    prepared = [one.with_threads(threads) for one in prepared]
-    catalog = "../catalog.json" if len(paths) > 1 else None
-    with open_runner(workers=settings.workers, scheduler=settings.scheduler) as runner:
-        run = Run(runner, overwrite=overwrite, command=command, catalog=catalog, progress=progress)
-        results = [
-            _segment_prepared(one, folder, run)
-            for one, folder in zip(prepared, folders, strict=True)
-        ]
-    if len(paths) > 1:
-        write_catalog(out, results)
+    call = Call(command, overwrite=overwrite, catalog="../catalog.json", progress=progress or Silent())
+    results = list(_segment_each(dict(zip(paths, folders, strict=True)), settings, call))
+    write_catalog(out, results)
     return results
 
 
-def segment_scene(
-    path: Path, out: Path, settings: Settings | None = None, *, overwrite: bool = False, progress: Progress | None = None
+def segment_scene(  # noqa: PLR0913  # as `segment_scenes`
+    path: Path,
+    out: Path,
+    settings: Settings | None = None,
+    *,
+    overwrite: bool = False,
+    command: tuple[str, ...] = (),
+    progress: Progress | None = None,
 ) -> RunResult:
     """Segment one scene into `out`; as `segment_scenes`."""
-    return segment_scenes([Path(path)], Path(out), settings or Settings(), overwrite=overwrite, progress=progress)[0]
+    call = Call(command, overwrite=overwrite, catalog=None, progress=progress or Silent())
+    return next(_segment_each({Path(path): Path(out)}, settings or Settings(), call))
 
 
-def _segment_prepared(prepared: Prepared, out: Path, run: Run) -> RunResult:
+def _segment_each(folders: Mapping[Path, Path], settings: Settings, call: Call) -> Iterator[RunResult]:
+    """Segment each scene into its folder, all on one set of workers."""
+    threads = settings.threads or max(1, (os.cpu_count() or 1) // max(1, settings.workers))
+    prepared = [(prepare(path, settings).with_threads(threads), folder) for path, folder in folders.items()]
+    with open_runner(workers=settings.workers, scheduler=settings.scheduler) as runner:
+        for one, folder in prepared:
+            yield _segment_prepared(one, folder, runner, call)
+
+
+def _segment_prepared(prepared: Prepared, out: Path, runner: Runner, call: Call) -> RunResult:
     """The run as a table of contents."""
     started, watch = time.perf_counter(), Stopwatch()
     for notice in prepared.notices:
-        run.progress.note(notice)
-    with claimed(out, overwrite=run.overwrite) as work:
+        call.progress.note(notice)
+    with claimed(out, overwrite=call.overwrite) as work:
         job = prepared.job(work)
-        tally = _compute(job, run.runner, run.progress)
+        tally = _compute(job, runner, call.progress)
         with watch("write"):
             outputs = write_rasters(job, out, work)
         layers = None
         if prepared.settings.vectors:
             with watch("vectorize"):
-                run.progress.advance("polygons", 0, 1)
+                call.progress.advance("polygons", 0, 1)
                 rasters = out / "classes.tif", out / "confidence.tif"
                 layers = polygons_of(*rasters, job.bundle.legend, tidy_rule(prepared.settings))
                 for name in prepared.settings.format:
                     outputs += write_layers(layers, out, "features", name, job.bundle.legend)
-                run.progress.advance("polygons", 1, 1)
+                call.progress.advance("polygons", 1, 1)
         outputs.append(write_qgis(prepared, job, out))
-        record = _record(prepared, job, run, tally)
+        record = _record(prepared, job, call, tally)
         record["features"] = count_features(layers) if layers is not None else {}
         record["seconds"] = {key: round(value, 3) for key, value in {**tally.seconds, **watch.seconds}.items()}
         record["seconds"] = {"total": round(time.perf_counter() - started, 3), **record["seconds"]}
         outputs.append(write_page(prepared, out, record, outputs))
-        outputs.append(write_item(prepared, out, catalog=run.catalog))
+        outputs.append(write_item(prepared, out, catalog=call.catalog))
         record["outputs"] = describe_outputs(out, outputs)
         record["peak_rss_mb"] = round(max([peak_rss_mb(), *tally.workers.values()]), 1)
         record["status"] = "done"
@@ -184,8 +192,6 @@ def settle(job: SegmentJob, block: Block) -> Receipt:
 def _folders(paths: Sequence[Path], out: Path) -> list[Path]:
     if not paths:
         raise UsageError("no scene given")
-    if len(paths) == 1:
-        return [out]
     stems = [path.stem for path in paths]
     twice = sorted({stem for stem in stems if stems.count(stem) > 1})
     if twice:
@@ -193,11 +199,11 @@ def _folders(paths: Sequence[Path], out: Path) -> list[Path]:
     return [out / stem for stem in stems]
 
 
-def _record(prepared: Prepared, job: SegmentJob, run: Run, tally: Tally) -> dict[str, Any]:
+def _record(prepared: Prepared, job: SegmentJob, call: Call, tally: Tally) -> dict[str, Any]:
     shape = job.grid.shape
     return {
         "geoseg": __version__,
-        "command": list(run.command),
+        "command": list(call.command),
         "config": prepared.settings.to_json(),
         "scene": scene_record(prepared, job),
         "model": model_record(prepared),

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import pyarrow
 import pyogrio
 import rasterio
 import shapely
+from pyarrow import parquet
 
 from geoseg.errors import RunFolderError
 from geoseg.workflow.folder import MANIFEST, file_sha256, read_manifest
@@ -58,12 +60,25 @@ def _raster_faults(path: Path) -> Iterator[str]:
 
 
 def _vector_faults(path: Path) -> Iterator[str]:
-    for layer, _ in pyogrio.list_layers(path):
-        count = pyogrio.read_info(path, layer=layer)["features"]
-        if layer == "layer_styles":
+    invalid: dict[str, int] = {}
+    try:
+        for layer, geometries in _geometries(path):
+            invalid[layer] = invalid.get(layer, 0) + int((~shapely.is_valid(geometries)).sum())
+    except (pyogrio.errors.DataSourceError, pyarrow.ArrowException, OSError) as error:
+        yield f"{path} cannot be read: {error}"
+    yield from (f"{path}, layer {layer}: {count} geometries are invalid" for layer, count in invalid.items() if count)
+
+
+def _geometries(path: Path) -> Iterator[tuple[str, Any]]:
+    """Geometries of all layers of a file, some thousands at a time."""
+    if path.suffix == ".parquet":
+        with parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches(_AT_A_TIME, columns=["geometry"]):
+                yield path.stem, shapely.from_wkb(batch.column("geometry").to_numpy(zero_copy_only=False))
+        return
+    for layer, kind in pyogrio.list_layers(path):
+        if kind is None:  # a table, as the styles are
             continue
-        for start in range(0, count, _AT_A_TIME):
+        for start in range(0, pyogrio.read_info(path, layer=layer)["features"], _AT_A_TIME):
             frame = pyogrio.read_dataframe(path, layer=layer, skip_features=start, max_features=_AT_A_TIME)
-            invalid = int((~shapely.is_valid(frame.geometry.array)).sum())
-            if invalid:
-                yield f"{path}, layer {layer}: {invalid} geometries are invalid"
+            yield layer, frame.geometry.array

@@ -3,18 +3,22 @@
 from geoseg.write.atomic import replacing, sweep_partials, write_text
 from geoseg.write.qgis import write_project
 from geoseg.write.raster import RasterSpec, read_legend, write_block, write_cog
-from geoseg.write.stac import RunRecord, stac_catalog, stac_item
+from geoseg.write.stac import RunRecord, stac_catalog, stac_item, tiff_datetime
+from geoseg.write.style import classes_qml, confidence_qml
 from geoseg.write.vector import FORMATS, write_layers
 
 __all__ = [
     "FORMATS",
     "RasterSpec",
     "RunRecord",
+    "classes_qml",
+    "confidence_qml",
     "read_legend",
     "replacing",
     "stac_catalog",
     "stac_item",
     "sweep_partials",
+    "tiff_datetime",
     "write_block",
     "write_cog",
     "write_layers",

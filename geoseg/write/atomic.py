@@ -24,6 +24,10 @@ _ADVICE = {
     errno.EACCES: "no permission to write there; change it or choose another folder",
     errno.EPERM: "no permission to write there; change it or choose another folder",
     errno.EROFS: "the file system is read-only; choose another folder",
+    errno.EEXIST: "a file of that name is in the way; choose another folder",
+    errno.ENOTDIR: "a file stands where a folder should be; choose another folder",
+    errno.EISDIR: "a folder of that name is in the way; remove it or choose another one",
+    errno.ENAMETOOLONG: "the name is too long for the file system; choose a shorter one",
     errno.EIO: "the disk or the file system refuses it; check its space and health, or choose another folder",
 }
 _PHRASES = {os.strerror(code): code for code in _ADVICE} | {
@@ -88,8 +92,10 @@ def environment_fault(error: BaseException, path: Path) -> EnvironmentFault | No
     Looks along the chain of causes for an error number or its text, since GDAL, SQLite and Arrow each wrap it in
     exceptions of their own; and where a library only says that a write failed, at the space that is left.
     """
-    link: BaseException | None = error
-    while link is not None:
+    links = [error]
+    while (link := links[-1].__cause__ or links[-1].__context__) is not None:
+        links.append(link)
+    for link in links:
         found = link.errno if isinstance(link, OSError) else None
         if found not in _ADVICE:
             found = next((code for text, code in _PHRASES.items() if text in str(link)), None)
@@ -97,12 +103,13 @@ def environment_fault(error: BaseException, path: Path) -> EnvironmentFault | No
             named = getattr(link, "filename", None)
             where = named if isinstance(named, str) and _PARTIAL not in named else path
             return EnvironmentFault(f"{where} cannot be written: {_ADVICE[found]}")
-        link = link.__cause__ or link.__context__
     if _is_full(path.parent):
         return EnvironmentFault(f"{path} cannot be written: {_ADVICE[errno.ENOSPC]}")
-    if type(error).__name__.startswith("CPLE_"):  # what GDAL reports while it copies, of which there are many
-        return EnvironmentFault(f"{path} cannot be written: {str(error).rstrip('.')}; check the disk and what lies there")
-    return None
+    # What GDAL reports while it copies, or when it reads what it has just written; there are many such sentences.
+    gdal = next((str(link).rstrip(".") for link in links if type(link).__name__.startswith("CPLE_")), None)
+    if gdal is None:
+        return None
+    return EnvironmentFault(f"{path} cannot be written: {gdal}; check the disk and what lies there")
 
 
 def _is_full(folder: Path) -> bool:

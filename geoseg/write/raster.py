@@ -39,8 +39,8 @@ LEGEND_TAG = "GEOSEG_LEGEND"
 BLOCK = 512
 """Side of a part's tiles."""
 
-_SIDES = (BLOCK, 384, 256, 320)
-"""Sides of a COG's tiles, the first one that will do. No width halves to all of them."""
+_SIDES = (BLOCK, 256, 1024, 128, 2048, 64, 4096)
+"""Sides of a COG's tiles, the first that will do; powers of two, since GDAL takes others for the first level alone."""
 
 _CACHE_BYTES = 128 << 20
 _CHECK = 2048
@@ -232,18 +232,19 @@ def _check(written: DatasetReader, source: DatasetReader, spec: RasterSpec, out:
 
 
 def _pyramid(shape: tuple[int, int]) -> tuple[int, int]:
-    """Side of a tile and number of overviews: until the raster fits into one tile, or a column cannot be halved.
+    """Side of a tile and number of overviews: until 512 pixels hold the raster, or a row cannot be halved.
 
-    A level as wide as a tile is taken for striped by some readers, hence other sides where that would be.
+    A level as wide as a tile, but higher, is taken for striped by some readers, hence other sides where that would be.
 
     >>> _pyramid((4000, 3000)), _pyramid((8192, 4096)), _pyramid((4000, 2))
-    ((512, 3), (384, 5), (512, 1))
+    ((512, 3), (256, 4), (512, 1))
     """
     height, width = shape
-    widths = {-(-width >> level) for level in range(width.bit_length())}
-    block = next(side for side in _SIDES if side not in widths)
+    levels = [level for level in range(width.bit_length()) if -(-height >> level) > BLOCK]
+    widths = {width >> level for level in levels} | {-(-width >> level) for level in levels}  # rounded either way
+    block = next((side for side in _SIDES if side not in widths), BLOCK)
     count = 0
-    while max(height, width) >> count > block:
+    while max(height, width) >> count > BLOCK:
         count += 1
     return block, min(count, width.bit_length() - 1)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,10 +24,12 @@ Json = dict[str, Any]
 
 STAC_VERSION = "1.1.0"
 _SCHEMAS = "https://stac-extensions.github.io"
-_EXTENSIONS = [
-    f"{_SCHEMAS}/{name}/schema.json"
-    for name in ("projection/v2.0.0", "file/v2.1.0", "processing/v1.2.0", "classification/v2.0.0")
-]
+_EXTENSIONS = [f"{_SCHEMAS}/{name}/schema.json" for name in ("projection/v2.0.0", "file/v2.1.0", "processing/v1.2.0")]
+_OF_ASSETS = {
+    "classes": f"{_SCHEMAS}/classification/v2.0.0/schema.json",
+    "probabilities": f"{_SCHEMAS}/raster/v2.0.0/schema.json",
+}
+"""Extensions that come with an asset."""
 
 _COG = "image/tiff; application=geotiff; profile=cloud-optimized"
 _KINDS = {  # by file name: asset key, media type, roles, title
@@ -73,20 +76,18 @@ def stac_item(folder: Path, record: RunRecord, sha256: Mapping[str, str] | None 
     of processing, and `description` says so.
     """
     geometry, bbox = footprint(record.frame)
-    links = [{"rel": "self", "href": "./item.json", "type": "application/geo+json"}]
-    if record.catalog is not None:
-        link = {"href": record.catalog, "type": "application/json"}
-        links += [{"rel": "root", **link}, {"rel": "parent", **link}]
+    assets = _assets(folder, record, sha256 or {})
+    batch = {"href": record.catalog, "type": "application/json"}
     return {
         "type": "Feature",
         "stac_version": STAC_VERSION,
-        "stac_extensions": _EXTENSIONS,
+        "stac_extensions": _EXTENSIONS + [_OF_ASSETS[key] for key in assets if key in _OF_ASSETS],
         "id": record.name,
         "geometry": geometry,
         **({} if bbox is None else {"bbox": bbox}),
         "properties": _properties(record),
-        "links": links[1:] if record.catalog is not None else [],
-        "assets": _assets(folder, record, sha256 or {}),
+        "links": [] if record.catalog is None else [{"rel": rel, **batch} for rel in ("root", "parent")],
+        "assets": assets,
     }
 
 
@@ -138,7 +139,8 @@ def footprint(frame: Frame) -> tuple[Json | None, list[float] | None]:
     to_wgs84 = Transformer.from_crs(parse_crs(frame.crs), "EPSG:4326", always_xy=True)
     lon, lat = to_wgs84.transform(*(frame.transform * (cols, rows)))
     lon = np.degrees(np.unwrap(np.radians(lon)))  # a ring without a jump, even if it leaves -180..180
-    outline = shapely.Polygon(np.round(np.column_stack([lon, lat]), _DECIMALS))
+    # Points that a straight edge passes within a decimetre say nothing.
+    outline = shapely.simplify(shapely.Polygon(np.round(np.column_stack([lon, lat]), _DECIMALS)), 1e-6)
     pieces = []
     for turn in (-360, 0, 360):
         piece = shapely.intersection(outline, shapely.box(-180 + turn, -90, 180 + turn, 90))
@@ -202,7 +204,7 @@ def _pixels(key: str, legend: Legend) -> Json:
         classes = [
             {
                 "value": entry.code,
-                "name": entry.name,
+                "name": re.sub(r"[^0-9A-Za-z_-]", "_", entry.name),
                 "title": entry.name,
                 "description": entry.name,
                 "color_hint": entry.color[1:].upper(),

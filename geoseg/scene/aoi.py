@@ -1,0 +1,95 @@
+"""An area of interest: outside of it, nothing is valid."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import shapely
+from rasterio.features import geometry_mask
+
+from geoseg.errors import InputError, MissingCrsError
+from geoseg.frame import Box, Frame
+
+if TYPE_CHECKING:
+    from geoseg.scene.reading import Array, Scene
+
+_SUFFIXES = (".gpkg", ".geojson", ".json", ".shp", ".fgb", ".parquet")
+
+
+@dataclass(frozen=True)
+class ClippedScene:
+    """A scene of which only the pixels are valid whose centre lies in an area (WKB, in the scene's CRS)."""
+
+    scene: Scene
+    area: bytes
+
+    @property
+    def frame(self) -> Frame:
+        """The frame of the whole scene: results lie on its grid."""
+        return self.scene.frame
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """As the scene's."""
+        return self.scene.roles
+
+    @property
+    def dtype(self) -> str:
+        """As the scene's."""
+        return self.scene.dtype
+
+    def read(self, box: Box) -> tuple[Array, Array]:
+        """As the scene's, with the area's mask."""
+        frame = self.frame.crop(box)
+        area = shapely.intersection(_geometry(self.area), shapely.box(*_around(frame)))
+        if area.is_empty or area.area == 0:
+            return np.zeros((len(self.roles), *box.shape), self.dtype), np.zeros(box.shape, bool)
+        pixels, valid = self.scene.read(box)
+        outside = geometry_mask([area], box.shape, frame.transform)
+        return pixels, valid & ~outside
+
+
+def clip_scene(scene: Scene, path: str | Path) -> ClippedScene:
+    """Clip a scene to the polygons of a vector file. Raises InputError where they do not meet it."""
+    area = read_area(Path(path), scene.frame)
+    if not area.intersects(shapely.box(*scene.frame.bounds)):
+        raise InputError(f"--aoi {path} lies outside of the scene; check its CRS")
+    return ClippedScene(scene, shapely.to_wkb(area))
+
+
+def read_area(path: Path, frame: Frame) -> shapely.Geometry:
+    """The union of all polygons of a vector file, in the CRS of a frame."""
+    import geopandas as gpd  # noqa: PLC0415  # 1.5 s, and only with an area
+    from pyogrio.errors import DataSourceError  # noqa: PLC0415
+
+    if path.suffix.lower() not in _SUFFIXES or not path.is_file():
+        raise InputError(f"--aoi {path} is not a file of {', '.join(_SUFFIXES)}")
+    try:
+        layer = gpd.read_parquet(path) if path.suffix == ".parquet" else gpd.read_file(path)
+    except (DataSourceError, ValueError, OSError) as error:
+        raise InputError(f"--aoi {path} cannot be read: {str(error).splitlines()[0]}") from error
+    if (layer.crs is None) != (frame.crs is None):
+        raise MissingCrsError(f"--aoi {path}: of it and the scene one has no CRS, so that they cannot be laid on each other")
+    if frame.crs is not None:
+        layer = layer.to_crs(frame.crs)
+    area = shapely.union_all(shapely.make_valid(layer.geometry.array))
+    if not area.area:
+        raise InputError(f"--aoi {path} holds no polygon")
+    return area
+
+
+@lru_cache(maxsize=4)
+def _geometry(wkb: bytes) -> shapely.Geometry:
+    geometry = shapely.from_wkb(wkb)
+    shapely.prepare(geometry)
+    return geometry
+
+
+def _around(frame: Frame) -> tuple[float, float, float, float]:
+    """The bounds of a frame and a pixel more, so that clipping does not move the edge."""
+    west, south, east, north = frame.bounds
+    return west - frame.pixel_size, south - frame.pixel_size, east + frame.pixel_size, north + frame.pixel_size

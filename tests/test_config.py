@@ -1,0 +1,62 @@
+"""Settings: command line over file over environment over default, and nothing is swallowed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from geoseg.config import Settings, resolve_settings
+from geoseg.errors import UsageError
+
+
+def written(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "run.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_the_nearer_word_wins(tmp_path: Path) -> None:
+    file = written(tmp_path, "block: 512\ntile: 256\nformat: [gpkg, parquet]\nbands: {red: 3, nir: 4}\n")
+    environment = {"GEOSEG_BLOCK": "1024", "GEOSEG_BLEND": "crop", "GEOSEG_TILE": "128", "GEOSEG_FORCE": "yes"}
+    settings = resolve_settings({"block": 300, "blend": None}, file, environment)
+    assert (settings.block, settings.tile, settings.blend, settings.force) == (300, 256, "crop", True)
+    assert settings.format == ("gpkg", "parquet")
+    assert settings.bands == "red=3,nir=4"
+    assert resolve_settings({}) == Settings()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("overlp: 3", "no setting 'overlp'; did you mean overlap"),
+        ("block: many", "block is 'many'; it takes a whole number"),
+        ("block: 1.5", "a whole number"),
+        ("force: 3", "true or false"),
+        ("blend: cosine", "blend is 'cosine'; it takes hann"),
+        ("format: docx", "format is 'docx'"),
+        ("block: -5", "block is -5; it takes 1 or more"),
+        ("- a list", "holds a list"),
+        ("a: [", "is not YAML"),
+        ("model: !!python/object/apply:os.system ['true']", "is not YAML"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_by_name(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(UsageError) as error:
+        resolve_settings({}, written(tmp_path, text))
+    assert message in str(error.value)
+
+
+def test_a_wrong_variable_is_named() -> None:
+    with pytest.raises(UsageError, match="GEOSEG_BLOCK is 'x'"):
+        resolve_settings({}, None, {"GEOSEG_BLOCK": "x"})
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="none.yaml cannot be read"):
+        resolve_settings({}, tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize("name", ["segment.yaml", "naip.yaml", "worldview2.yaml"])
+def test_the_settings_files_load(repository: Path, name: str) -> None:
+    assert resolve_settings({}, repository / "configs" / name) != Settings()

@@ -1,0 +1,149 @@
+"""Bundles say what they are, damaged ones are refused, and tiles fit the ground."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scenes import save_small_bundle
+
+from geoseg.errors import BundleError, EnvironmentFault, GsdError, UsageError
+from geoseg.legend import LAND_COVER, Legend
+from geoseg.model import LEVELS, BundleEngine, EngineChoice, engine_of, find_bundle, fit_to_gsd, load_bundle, open_engine
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models") / "small"
+    save_small_bundle(folder)
+    return folder
+
+
+def edited(folder: Path, tmp_path: Path, **changes: object) -> Path:
+    """A copy of a bundle with other keys in model.json; a key given as None is taken out."""
+    copy = tmp_path / "edited"
+    copy.mkdir()
+    (copy / "weights.safetensors").write_bytes((folder / "weights.safetensors").read_bytes())
+    data = json.loads((folder / "model.json").read_text()) | changes
+    (copy / "model.json").write_text(json.dumps({key: value for key, value in data.items() if value is not None}))
+    return copy
+
+
+def test_a_bundle_survives_being_saved(folder: Path) -> None:
+    bundle = load_bundle(folder)
+    assert bundle.needs.required == ("red", "green", "blue")
+    assert bundle.legend == LAND_COVER
+    assert type(bundle).from_json(bundle.to_json(), folder) == bundle
+    assert find_bundle(folder) == bundle
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"legend": None}, "'legend' is missing"),
+        ({"tile": 100}, "multiple of 32"),
+        ({"gsd_m": [2, 1]}, "gsd_m"),
+        ({"bands": []}, "bands"),
+        ({"format": "other/1"}, "format"),
+        ({"scaling": {}}, "scaling"),
+        ({"legend": [{"code": 300, "name": "x", "color": "#000000", "kind": "area"}]}, "0..254"),
+    ],
+)
+def test_a_bundle_that_contradicts_itself_is_refused(
+    folder: Path, tmp_path: Path, changes: dict[str, object], message: str
+) -> None:
+    with pytest.raises(BundleError, match=message) as error:
+        load_bundle(edited(folder, tmp_path, **changes))
+    assert "model.json" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"encoder": "resnet34"}, "differences"),
+        ({"architecture": "DeepLabV3Plus", "decoder": {}}, "differences"),
+        ({"architecture": "Nonsense"}, "no architecture"),
+        ({"encoder": "no_such_encoder"}, "cannot build"),
+        ({"decoder": {"no_such_option": 1}}, "cannot build"),
+        ({"weights": {"sha256": "0" * 64}}, "damaged or was changed"),
+    ],
+)
+def test_weights_that_do_not_fit_are_refused(
+    folder: Path, tmp_path: Path, changes: dict[str, object], message: str
+) -> None:
+    with pytest.raises(BundleError, match=message):
+        open_engine(load_bundle(edited(folder, tmp_path, **changes)), EngineChoice(device="cpu"), 64)
+
+
+def test_models_that_are_not_there() -> None:
+    with pytest.raises(UsageError, match="no model 'nothing'"):
+        find_bundle("nothing")
+
+
+def test_probabilities_add_up_and_do_not_depend_on_company(folder: Path) -> None:
+    bundle = load_bundle(folder)
+    engine = engine_of(BundleEngine(folder, bundle.sha256, EngineChoice(device="cpu", precision="fp32", batch=3), 64))
+    rng = np.random.default_rng(0)
+    tiles = rng.standard_normal((3, 4, 64, 64)).astype(np.float32)
+    levels = engine(tiles)
+    assert levels.shape == (3, 5, 64, 64)
+    assert levels.dtype == np.int16
+    assert np.abs(levels.astype(int).sum(axis=1) - LEVELS).max() <= 3
+    np.testing.assert_array_equal(engine(tiles[1:2])[0], levels[1])
+    np.testing.assert_array_equal(engine(tiles[[2, 0]])[1], levels[0])
+
+
+def test_tiles_of_another_size_come_back_in_it(folder: Path) -> None:
+    engine = open_engine(load_bundle(folder), EngineChoice(device="cpu", precision="fp32", batch=1), 64)
+    assert engine(np.zeros((1, 4, 150, 90), np.float32)).shape == (1, 5, 150, 90)
+
+
+@pytest.mark.parametrize("precision", ["bf16"])
+def test_bf16_gives_nearly_the_same(folder: Path, precision: str) -> None:
+    bundle = load_bundle(folder)
+    tiles = np.random.default_rng(1).standard_normal((1, 4, 64, 64)).astype(np.float32)
+    exact = open_engine(bundle, EngineChoice(device="cpu", precision="fp32", batch=1), 64)(tiles)
+    rounded = open_engine(bundle, EngineChoice(device="cpu", precision=precision, batch=1), 64)(tiles)
+    assert np.abs(exact.astype(int) - rounded).mean() < LEVELS / 50
+
+
+def test_what_the_machine_lacks_is_said(folder: Path) -> None:
+    bundle = load_bundle(folder)
+    with pytest.raises(EnvironmentFault, match="CUDA"):
+        open_engine(bundle, EngineChoice(device="cuda:99"), 64)
+    for choice in (EngineChoice(device="tpu"), EngineChoice(precision="int4"), EngineChoice(engine="magic")):
+        with pytest.raises(UsageError):
+            open_engine(bundle, choice, 64)
+
+
+@pytest.mark.parametrize(
+    ("gsd", "scene"),
+    [
+        ((1.0, 1.0), (512, 512)),
+        ((0.28, 0.28), (512, 512)),
+        ((0.1, 0.1), (1536, 1536)),
+        ((3.0, 3.0), (256, 256)),
+        ((1.0, 0.5), (362, 724)),
+    ],
+)
+def test_tiles_cover_the_ground_the_model_knows(gsd: tuple[float, float], scene: tuple[int, int]) -> None:
+    assert fit_to_gsd(gsd, (0.3, 1.5), 512, name="a.tif").scene == scene
+
+
+@pytest.mark.parametrize("gsd", [10.0, 3.1, 0.02])
+def test_what_no_resampling_helps_is_refused_unless_forced(gsd: float) -> None:
+    with pytest.raises(GsdError, match=r"a\.tif has a GSD of .* 0\.3 to 1\.5 m.*--force"):
+        fit_to_gsd((gsd, gsd), (0.3, 1.5), 512, name="a.tif")
+    forced = fit_to_gsd((gsd, gsd), (0.3, 1.5), 512, name="a.tif", force=True)
+    assert forced.scene == (512, 512)
+    assert "forced" in forced.notice
+
+
+def test_legends_that_no_raster_can_hold_are_refused() -> None:
+    building = LAND_COVER.classes[1]
+    for wrong in ((), (building, building), (replace(building, code=255),), (replace(building, color="red"),)):
+        with pytest.raises(BundleError):
+            Legend(tuple(wrong))

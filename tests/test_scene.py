@@ -1,0 +1,195 @@
+"""What is read of a scene: roles, one valid mask, one scaling, mirrored edges."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from pointwise import frame_of, random_scene
+from rasterio.enums import ColorInterp
+from scenes import ROLES, smooth_pixels, write_scene
+
+from geoseg.errors import BandRoleError, BundleError, MissingCrsError, SceneError, UsageError
+from geoseg.frame import Box
+from geoseg.scene import (
+    ArrayScene,
+    BandNeeds,
+    Scaling,
+    ScalingRule,
+    inspect_scene,
+    mirror,
+    open_scene,
+    parse_bands,
+    read_mirrored,
+    resolve_scaling,
+)
+
+NEEDS = BandNeeds(ROLES, ("nir",))
+RGBA = (ColorInterp.red, ColorInterp.green, ColorInterp.blue, ColorInterp.alpha)
+
+
+def test_descriptions_win_over_order(tmp_path: Path) -> None:
+    pixels = smooth_pixels((8, 8))
+    path = write_scene(tmp_path / "a.tif", pixels, descriptions=("Blue", "Green", "Red", "NIR 1"))
+    scene = open_scene(path, NEEDS)
+    assert scene.bands == (3, 2, 1, 4)
+    np.testing.assert_array_equal(scene.read(Box(0, 0, 8, 8))[0], pixels[[2, 1, 0, 3]])
+
+
+def test_the_users_word_wins_over_descriptions(tmp_path: Path) -> None:
+    path = write_scene(tmp_path / "a.tif", smooth_pixels((8, 8)), descriptions=("blue", "green", "red", "nir"))
+    assert open_scene(path, NEEDS, bands={"red": 1, "green": 2, "blue": 3}).bands == (1, 2, 3)
+    assert open_scene(path, NEEDS, bands={"nir": 1, "blue": 4}).bands == (3, 2, 4, 1)
+    with pytest.raises(BandRoleError, match="two roles"):
+        open_scene(path, NEEDS, bands={"nir": 1})
+
+
+def test_near_infrared_tagged_alpha_is_a_band(tmp_path: Path) -> None:
+    path = write_scene(tmp_path / "naip.tif", smooth_pixels((64, 64)), colorinterp=RGBA)
+    scene = open_scene(path, NEEDS)
+    assert scene.bands == (1, 2, 3, 4)
+    assert scene.alpha is None
+    assert scene.read(Box(0, 0, 64, 64))[1].all()
+
+
+def test_a_true_alpha_band_masks(tmp_path: Path) -> None:
+    pixels = smooth_pixels((64, 64))
+    pixels[3] = 255
+    pixels[3, :10] = 0
+    scene = open_scene(write_scene(tmp_path / "rgba.tif", pixels, colorinterp=RGBA), NEEDS)
+    assert scene.roles == ("red", "green", "blue")
+    valid = scene.read(Box(0, 0, 64, 64))[1]
+    np.testing.assert_array_equal(valid, pixels[3] > 0)
+
+
+def test_sentinel2_band_names_are_known(tmp_path: Path) -> None:
+    names = ("B02", "B03", "B04", "B08", "B11")
+    path = write_scene(tmp_path / "s2.tif", smooth_pixels((8, 8), bands=5), descriptions=names)
+    assert open_scene(path, NEEDS).bands == (3, 2, 1, 4)
+
+
+@pytest.mark.parametrize(
+    ("bands", "descriptions", "message"),
+    [
+        (2, (), "--bands red=?,green=?,blue=?"),
+        (8, (), "cannot tell which band is red and green and blue"),
+        (4, ("red", "red", "green", "blue"), "bands 1 and 2 both say they are red"),
+    ],
+)
+def test_what_is_ambiguous_is_refused(tmp_path: Path, bands: int, descriptions: tuple[str, ...], message: str) -> None:
+    path = write_scene(tmp_path / "a.tif", smooth_pixels((8, 8), bands=bands), descriptions=descriptions)
+    with pytest.raises(BandRoleError) as error:
+        open_scene(path, NEEDS)
+    assert message in str(error.value)
+    assert str(path) in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["red", "red=x", "red=0", "=3", "red=1,red=2", ""])
+def test_bands_that_are_no_bands_are_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="--bands"):
+        parse_bands(text)
+
+
+def test_every_kind_of_nothing_is_one_mask(tmp_path: Path) -> None:
+    pixels = smooth_pixels((32, 32)).astype(np.float32)
+    pixels[:, 0, 0] = -9999
+    pixels[1, 0, 1] = np.nan
+    pixels[2, 0, 2] = np.inf
+    pixels[0, 0, 3] = -9999  # one band alone: the others say something
+    mask = np.full((32, 32), 255, np.uint8)
+    mask[5] = 0
+    scene = open_scene(write_scene(tmp_path / "a.tif", pixels, nodata=-9999), NEEDS)
+    valid = scene.read(Box(0, 0, 32, 32))[1]
+    assert valid[0, :4].tolist() == [False, False, False, True]
+    assert valid[1:].all()
+    masked = open_scene(write_scene(tmp_path / "b.tif", smooth_pixels((32, 32)), mask=mask), NEEDS)
+    np.testing.assert_array_equal(masked.read(Box(0, 0, 32, 32))[1], mask > 0)
+    given_nodata = open_scene(write_scene(tmp_path / "c.tif", np.full((4, 4, 4), 7, np.uint8)), NEEDS, nodata=7)
+    assert not given_nodata.read(Box(0, 0, 4, 4))[1].any()
+
+
+def test_a_scene_without_crs_needs_a_word(tmp_path: Path) -> None:
+    path = write_scene(tmp_path / "a.tif", smooth_pixels((8, 8)), crs=None)
+    with pytest.raises(MissingCrsError, match="--force"):
+        open_scene(path, NEEDS)
+    assert open_scene(path, NEEDS, require_crs=False).frame.gsd_m is None
+
+
+def test_files_that_are_no_rasters(tmp_path: Path) -> None:
+    text = tmp_path / "a.tif"
+    text.write_text("not a raster")
+    vrt = tmp_path / "b.tif"
+    vrt.write_text('<VRTDataset rasterXSize="1" rasterYSize="1"></VRTDataset>')
+    for path in (text, vrt, tmp_path / "missing.tif", tmp_path, "https://example.org/a.tif", "/vsicurl/x.tif"):
+        with pytest.raises(SceneError):
+            inspect_scene(path)
+
+
+def test_damage_names_file_and_window(tmp_path: Path) -> None:
+    path = write_scene(tmp_path / "a.tif", smooth_pixels((256, 256)), tiled=True, blockxsize=64, blockysize=64, compress="deflate")
+    data = bytearray(path.read_bytes())
+    middle = len(data) // 2
+    data[middle : middle + 3000] = b"\xff" * 3000
+    path.write_bytes(bytes(data))
+    with pytest.raises(SceneError, match=r"a\.tif, rows 0\.\.255, columns 0\.\.255"):
+        open_scene(path, NEEDS).read(Box(0, 0, 256, 256))
+
+
+def test_a_scene_pickles_and_a_replaced_file_is_opened_again(tmp_path: Path) -> None:
+    path = write_scene(tmp_path / "a.tif", smooth_pixels((8, 8), 1))
+    scene = pickle.loads(pickle.dumps(open_scene(path, NEEDS)))  # noqa: S301  # our own bytes
+    before = scene.read(Box(0, 0, 8, 8))[0]
+    write_scene(path, smooth_pixels((8, 8), 2))
+    assert (scene.read(Box(0, 0, 8, 8))[0] != before).any()
+
+
+@given(st.integers(-50, 50), st.integers(1, 60), st.integers(1, 20))
+def test_mirroring_is_that_of_numpy(start: int, length: int, size: int) -> None:
+    pad = 200
+    expected = np.pad(np.arange(size), pad, mode="reflect")[pad + start : pad + start + length]
+    np.testing.assert_array_equal(mirror(start, start + length, size), expected)
+
+
+@given(st.integers(-40, 40), st.integers(-40, 40), st.integers(1, 50), st.integers(1, 50))
+def test_mirrored_reads_agree_with_numpy(row: int, col: int, height: int, width: int) -> None:
+    scene = random_scene((11, 7), 3, 0.5)
+    pixels, valid = read_mirrored(scene, Box(row, col, height, width))
+    pad = ((0, 0), (100, 100), (100, 100))
+    expected = np.pad(scene.pixels, pad, mode="reflect")[:, 100 + row :, 100 + col :][:, :height, :width]
+    np.testing.assert_array_equal(pixels, expected)
+    assert scene.valid is not None
+    expected = np.pad(scene.valid, 100, mode="reflect")[100 + row :, 100 + col :][:height, :width]
+    np.testing.assert_array_equal(valid, expected)
+
+
+@given(hnp.arrays(np.uint16, (2, 5, 6)), st.floats(0, 1))
+def test_scaling_stays_between_0_and_1(pixels: np.ndarray, low: float) -> None:
+    scaled = Scaling.between((low, 10), (low + 3, 2000))(pixels)
+    assert scaled.dtype == np.float32
+    assert scaled.min() >= 0
+    assert scaled.max() <= 1
+
+
+def test_percentiles_are_those_of_valid_pixels_and_ranges_win() -> None:
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(100, 1100, (2, 80, 90)).astype(np.uint16)
+    valid = np.ones((80, 90), bool)
+    pixels[:, :40] = 60_000
+    valid[:40] = False
+    scene = ArrayScene(pixels, frame_of((80, 90)), ("red", "nir"), valid)
+    rule = ScalingRule({"uint8": (0, 255)}, (1, 99), (0.1, 0.9))
+    scaling = resolve_scaling(scene, rule)
+    low, high = np.percentile(pixels[0][valid], [1, 99])
+    np.testing.assert_allclose(low * scaling.gain[0] + scaling.offset[0], 0.1, atol=1e-6)
+    np.testing.assert_allclose(high * scaling.gain[0] + scaling.offset[0], 0.9, atol=1e-6)
+    eight_bits = ArrayScene(pixels.astype(np.uint8), scene.frame, scene.roles)
+    assert resolve_scaling(eight_bits, rule) == Scaling.between((0, 0), (255, 255))
+    with pytest.raises(SceneError, match="uint16"):
+        resolve_scaling(scene, ScalingRule({"uint8": (0, 255)}))
+    with pytest.raises(BundleError):
+        ScalingRule.from_json({})

@@ -1,0 +1,337 @@
+"""Training on small synthetic scenes: the same again, whatever happens; and nothing in the data goes unseen."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+import torch
+from affine import Affine
+from safetensors.torch import load_file
+
+from geoseg.errors import BundleError, FrameMismatchError, InputError, UsageError
+from geoseg.frame import Box
+from geoseg.legend import LAND_COVER
+from geoseg.model.network import build_network, load_network
+from geoseg.training import TrainConfig, load_config, train
+from geoseg.training.augment import batch_of, network_input, vary_light
+from geoseg.training.initial import initialise_encoder, spread_over_bands
+from geoseg.training.loop import schedule, stored_weights, update_average
+from geoseg.training.losses import SegmentationLoss
+from geoseg.training.samples import IGNORE, SampleIndex, channel_table, gather
+from geoseg.training.validate import validate
+
+COLOURS = np.array([[180, 160, 120, 150], [200, 80, 60, 120], [90, 90, 100, 80], [60, 110, 50, 220], [30, 60, 110, 10]])
+"""Red, green, blue, NIR of each class."""
+
+
+def write_raster(path, pixels, *, epsg=32611, west=400_000.0):
+    count, height, width = pixels.shape
+    with rasterio.open(
+        path, "w", driver="GTiff", height=height, width=width, count=count, dtype="uint8", crs=epsg and f"EPSG:{epsg}",
+        transform=Affine(0.6, 0, west, 0, -0.6, 3_700_000),
+    ) as dataset:  # fmt: skip
+        dataset.write(pixels.astype(np.uint8))
+        if count == 4:
+            dataset.descriptions = ("red", "green", "blue", "nir")
+
+
+def write_place(folder, name, seed, *, size=96, bands=4, epsg=32611):
+    """A scene of random rectangles with its labels, a few of them unknown or of a code of its own."""
+    rng = np.random.default_rng(seed)
+    codes = np.zeros((size, size), np.uint8)
+    for number in range(24):
+        row, col = rng.integers(0, size - 12, 2)
+        codes[row : row + rng.integers(6, 24), col : col + rng.integers(6, 24)] = number % 5
+    codes[:4, :4], codes[-4:, -4:] = 5, 255
+    seen = np.where(codes < 5, codes, 0)
+    pixels = COLOURS[seen].transpose(2, 0, 1)[:bands] + rng.integers(-15, 16, (bands, size, size))
+    write_raster(folder / f"{name}.tif", np.clip(pixels, 0, 255), epsg=epsg)
+    write_raster(folder / f"{name}_label.tif", codes[None], epsg=epsg)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("places")
+    for seed, name in enumerate(("north_1", "north_2", "south_1", "rgb_1")):
+        write_place(folder, name, seed, bands=3 if name.startswith("rgb") else 4)
+    return folder
+
+
+def mapping(**fit):
+    return {
+        "name": "tiny",
+        "licence": "CC0-1.0",
+        "gsd_m": [0.3, 1.5],
+        "network": {"encoder": "tu-mobilenetv3_small_050", "decoder": {"decoder_channels": [16, 16, 8, 8, 8]}},
+        "data": [
+            {
+                "name": "synthetic",
+                "scenes": "*_[12].tif",
+                "labels": "{stem}_label.tif",
+                "pattern": r"^(?P<place>[a-z]+)_\d$",
+                "hold_out": ["south"],
+                "remap": {5: 255},
+            }
+        ],
+        "augment": {"gsd_m": [0.4, 1.0], "cutout": 0.5},
+        "fit": {
+            "steps": 4, "batch": 2, "window": 64, "validation_window": 64, "warmup": 1, "validate_every": 2,
+            "checkpoint_every": 1, "threads": 1,
+        } | fit,
+        "seed": 3,
+    }  # fmt: skip
+
+
+@pytest.fixture
+def config(folder):
+    return TrainConfig.from_mapping(mapping(), folder)
+
+
+def test_an_interrupted_training_ends_as_an_undisturbed_one_bit_for_bit(config, tmp_path):
+    undisturbed = train(config, tmp_path / "whole")
+
+    def interrupt(line):
+        if "step 2: mean IoU" in line:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(config, tmp_path / "broken", progress=interrupt)
+    assert torch.load(tmp_path / "broken" / "checkpoint.pt", weights_only=True)["step"] == 1
+    lines: list[str] = []
+    resumed = train(config, tmp_path / "broken", progress=lines.append)
+    assert "goes on from step 1" in lines
+    assert resumed.sha256 == undisturbed.sha256
+    for name in ("history.json", "config.yaml", "bundle/model.json", "curves.png"):
+        assert (tmp_path / "broken" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+    assert [row["step"] for row in json.loads((tmp_path / "whole" / "history.json").read_text())] == [1, 2, 3, 4]
+
+    with pytest.raises(UsageError, match=r"another configuration \(seed differ\)"):
+        train(replace(config, seed=4), tmp_path / "whole")
+    assert train(replace(config, seed=4), tmp_path / "whole", resume=False).sha256 != undisturbed.sha256
+
+
+def test_the_bundle_runs_and_its_scores_are_those_of_its_stored_weights(config, tmp_path):
+    bundle = train(config, tmp_path)
+    weights = load_file(tmp_path / "bundle" / "weights.safetensors")
+    assert {tensor.dtype for tensor in weights.values() if tensor.ndim > 1} == {torch.float16}
+    assert {tensor.dtype for key, tensor in weights.items() if "running_" in key} == {torch.float32}
+
+    _, held_out = gather(config)
+    scores = validate(load_network(bundle).to(memory_format=torch.channels_last), config, held_out)
+    assert bundle.scores["validation"] == scores
+    source = bundle.scores["validation"]["synthetic"]
+    assert source["places"] == ["south"]
+    assert set(source) == {"places", "all_bands", "without_nir"}
+    assert source["all_bands"]["pixels"] == 96 * 96 - 32  # without the unknown and the unmapped corner
+
+
+def test_training_learns_what_is_plain_to_see(config, tmp_path):
+    """Five colours for five classes; a few steps of a small network must tell most of them apart."""
+    plain = replace(config.augment, radiometry=0.2, darken=0.0, missing=0.0, stretch=0.0, cutout=0.0)
+    fit = replace(config.fit, steps=25, batch=4, validate_every=25, checkpoint_every=25, learning_rate=5e-3)
+    bundle = train(replace(config, augment=plain, fit=fit), tmp_path)
+    assert bundle.scores["validation"]["synthetic"]["all_bands"]["mean_iou"] > 0.5
+
+
+def test_a_batch_is_a_function_of_seed_and_step(config):
+    training, _ = gather(config)
+    index, again = SampleIndex(config, training), SampleIndex(config, training)
+    first, truth = batch_of(index, config, 7)
+    assert first.shape == (2, 4, 64, 64)
+    assert first.dtype == torch.float32
+    assert truth.shape == (2, 64, 64)
+    batch_of(again, config, 3)
+    assert all(torch.equal(a, b) for a, b in zip(batch_of(again, config, 7), (first, truth), strict=True))
+    assert not torch.equal(batch_of(index, config, 8)[0], first)
+    assert not torch.equal(batch_of(index, replace(config, seed=4), 7)[0], first)
+
+
+def test_image_and_truth_stay_together_through_the_geometry(config):
+    """Without changes of light, a pixel well inside a class still has the colour of its class."""
+    still = replace(
+        config.augment, radiometry=0.0, darken=0.0, blur=0.0, noise=0.0, missing=0.0, stretch=0.0, rotate=1.0
+    )
+    config = replace(config, augment=still, fit=replace(config.fit, batch=8))
+    training, _ = gather(config)
+    images, truth = batch_of(SampleIndex(config, training[:2]), config, 0)
+    colours = torch.tensor(COLOURS / 255, dtype=torch.float32) * 2 - 1
+    nearest = (images[:, None] - colours[None, :, :, None, None]).square().sum(2).argmin(1)
+    known = truth != IGNORE
+    assert (nearest[known] == truth[known]).float().mean() > 0.9
+    assert (images.permute(0, 2, 3, 1)[~known] == 0).any()  # cut-outs are nodata, which is 0 to the network
+
+
+def test_dropping_nir_feeds_exactly_what_an_rgb_scene_feeds(config):
+    training, _ = gather(config)
+    rgb = next(scene for scene in training if scene.place == "rgb")
+    full = training[0]
+    assert rgb.scene.roles == ("red", "green", "blue")
+    pixels, valid, _ = full.read(Box(0, 0, 32, 32))
+    scaled = full.scaling(pixels)
+    dropped = network_input(config.bundle, scaled, valid, ("red", "green", "blue", ""))
+    as_rgb = config.bundle.normalise(scaled[:3], valid.astype(bool), ("red", "green", "blue"))
+    assert (dropped == as_rgb).all()
+    assert (dropped[3] == 0).all()
+    always = replace(config, augment=replace(config.augment, missing=1.0))
+    never = replace(config, augment=replace(config.augment, missing=0.0))
+    index = SampleIndex(config, training[:2])
+    assert (batch_of(index, always, 0)[0][:, 3] == 0).all()
+    assert not (batch_of(index, never, 0)[0][:, 3] == 0).all()
+
+
+def test_rare_classes_are_drawn_as_often_as_others(tmp_path):
+    codes = np.zeros((1, 640, 640), np.uint8)
+    codes[0, 320:325, 320:325] = 4
+    write_raster(tmp_path / "a_1.tif", np.full((4, 640, 640), 90))
+    write_raster(tmp_path / "a_1_label.tif", codes)
+    write_place(tmp_path, "south_1", 0)
+    config = TrainConfig.from_mapping(mapping(balance=0.6), tmp_path)
+    training, _ = gather(config)
+    index = SampleIndex(config, training)
+    drawn = [index.draw(np.random.default_rng(k)) for k in range(400)]
+    near = np.mean([320 <= w.centre[0] < 352 and 320 <= w.centre[1] < 352 for w in drawn])
+    assert 0.2 < near < 0.4  # 0.6 / 2 classes; by area alone it would be 1 in 400
+
+
+def test_codes_are_mapped_ignored_or_refused(folder, tmp_path):
+    table = channel_table(LAND_COVER, {5: 0, 4: 255})
+    assert [table[code] for code in (0, 1, 4, 5, 255)] == [0, 1, IGNORE, 0, IGNORE]
+    with pytest.raises(UsageError, match="6 would become 9"):
+        channel_table(LAND_COVER, {6: 9})
+    data = mapping()
+    data["data"][0]["remap"] = {}
+    config = TrainConfig.from_mapping(data, folder)
+    training, _ = gather(config)
+    with pytest.raises(InputError, match=r"north_1_label\.tif holds the code 5"):
+        SampleIndex(config, training)
+    write_place(tmp_path, "south_1", 0)
+    write_place(tmp_path, "north_1", 1)
+    write_raster(tmp_path / "north_1_label.tif", np.zeros((1, 96, 96)), west=400_001.0)
+    with pytest.raises(FrameMismatchError, match=r"north_1\.tif and .*north_1_label\.tif"):
+        gather(TrainConfig.from_mapping(mapping(), tmp_path))
+
+
+def test_ignored_pixels_move_neither_loss_nor_gradient():
+    loss = SegmentationLoss(dice=1.0)
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(2, 5, 8, 8, generator=generator)
+    truth = torch.randint(0, 5, (2, 8, 8), generator=generator)
+    truth[:, :4] = IGNORE
+    other = logits.clone()
+    other[:, :, :4] = 100 * torch.randn(2, 5, 4, 8, generator=generator)
+    assert loss(logits, truth).item() == pytest.approx(loss(other, truth).item(), rel=1e-6)
+    other.requires_grad_()
+    loss(other, truth).backward()
+    assert (other.grad[:, :, :4] == 0).all()
+    assert loss(logits, torch.full_like(truth, IGNORE)).item() == 0
+
+
+def test_light_varies_within_0_and_1_and_not_at_all_at_strength_0(config):
+    scaled = np.random.default_rng(0).random((4, 16, 16), np.float32)
+    still = replace(config.augment, radiometry=0.0, darken=0.0, blur=0.0, noise=0.0)
+    assert np.allclose(vary_light(scaled, still, np.random.default_rng(1)), scaled, atol=1e-6)
+    varied = vary_light(scaled, config.augment, np.random.default_rng(1))
+    assert varied.dtype == np.float32
+    assert 0 <= varied.min() <= varied.max() <= 1
+    assert np.abs(varied - scaled).mean() > 0.01
+
+
+def test_rate_rises_then_falls_and_the_average_follows_the_weights(config):
+    fit = replace(config.fit, steps=100, warmup=10)
+    rates = [schedule(step, fit) for step in range(100)]
+    assert rates[0] == 0.1
+    assert max(rates) == rates[9] == rates[10] == 1.0
+    assert all(a > b for a, b in pairwise(rates[10:]))
+    average = {"w": torch.zeros(2), "n": torch.tensor(0)}
+    update_average(average, {"w": torch.ones(2), "n": torch.tensor(5)}, 0.75)
+    assert average["w"].tolist() == [0.25, 0.25]
+    assert average["n"] == 5
+    assert stored_weights({"k": torch.ones(2, 2), "b": torch.ones(2)})["b"].dtype == torch.float32
+
+
+def test_rgb_kernels_go_to_their_bands_and_others_get_the_mean():
+    kernel = torch.arange(3.0).reshape(1, 3, 1, 1)
+    spread = spread_over_bands(kernel, ("nir", "blue", "red"))
+    assert spread.flatten().tolist() == [1.0, 2.0, 0.0]
+
+
+def test_encoders_start_from_a_file_of_weights_and_run_nothing(config, tmp_path):
+    config = replace(config, network=replace(config.network, encoder="resnet18"))
+    network = build_network("Unet", "resnet18", 4, 5, config.network.decoder)
+    rgb = build_network("Unet", "resnet18", 3, 5, config.network.decoder)
+    torch.save(rgb.encoder.state_dict(), tmp_path / "encoder.pth")
+    taken = initialise_encoder(network, replace(config.network, init_file=tmp_path / "encoder.pth"), config.bands)
+    assert taken == len(rgb.encoder.state_dict())
+    assert torch.equal(network.encoder.conv1.weight[:, :3], rgb.encoder.conv1.weight)
+    assert torch.equal(network.encoder.layer1[0].conv1.weight, rgb.encoder.layer1[0].conv1.weight)
+
+    torch.save({"path": Path}, tmp_path / "code.pth")  # a pickle that names something other than tensors
+    with pytest.raises(BundleError, match="more than weights"):
+        initialise_encoder(network, replace(config.network, init_file=tmp_path / "code.pth"), config.bands)
+    torch.save({"a": torch.ones(1)}, tmp_path / "other.pth")
+    with pytest.raises(BundleError, match="does not fit the encoder 'resnet18'"):
+        initialise_encoder(network, replace(config.network, init_file=tmp_path / "other.pth"), config.bands)
+    with pytest.raises(UsageError, match="'no_such_weights' is not installed; pip install no-such-weights"):
+        initialise_encoder(network, replace(config.network, init_package="no_such_weights"), config.bands)
+
+
+def change(path, value):
+    data = mapping()
+    place = data
+    for key in path[:-1]:
+        place = place[key]
+    if value is None:
+        del place[path[-1]]
+    else:
+        place[path[-1]] = value
+    return data
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        (("nmae",), "x", "there is no key 'nmae'; did you mean 'name'"),
+        (("folder",), "x", "there is no key 'folder'"),
+        (("fit", "learning_rat"), 1, "fit: there is no key 'learning_rat'; did you mean 'learning_rate'"),
+        (("data", 0, "hold_outs"), ["x"], r"data\[0\]: there is no key 'hold_outs'; did you mean 'hold_out'"),
+        (("fit", "steps"), "many", "fit: steps is 'many'; it takes a whole number"),
+        (("fit", "steps"), 2.5, "steps is 2.5; it takes a whole number"),
+        (("augment", "gsd_m"), [1, 2, 3], "gsd_m is .* two numbers"),
+        (("fit", "window"), 100, "fit.window is 100; it takes a multiple of 32"),
+        (("name",), None, "the key 'name' is missing"),
+        (("data",), [], "data must list at least one source"),
+        (("optional",), ["red", "green", "blue", "nir"], "some, not all"),
+        (("network", "init"), {"url": "x"}, "either package or file"),
+        (("network", "init_package"), "x", "write init"),
+        (("data", 0, "groups"), [["south", "north"]], "overlap each other"),
+    ],
+)
+def test_a_wrong_configuration_is_refused_in_one_sentence(path, value, message):
+    with pytest.raises(UsageError, match=message):
+        TrainConfig.from_mapping(change(path, value), Path())
+
+
+def test_places_that_are_not_there_are_refused(folder, tmp_path):
+    with pytest.raises(UsageError, match="hold_out names 'west'; there are north, rgb, south"):
+        gather(TrainConfig.from_mapping(change(("data", 0, "hold_out"), ["west"]), folder))
+    with pytest.raises(UsageError, match="held out"):
+        gather(TrainConfig.from_mapping(change(("data", 0, "hold_out"), []), folder))
+    with pytest.raises(UsageError, match=r"no scene .* has a label file"):
+        gather(TrainConfig.from_mapping(mapping(), tmp_path))
+    write_place(tmp_path, "nowhere_1", 0, epsg=None)
+    with pytest.raises(UsageError, match=r"nowhere_1\.tif has no CRS; give gsd_m"):
+        gather(TrainConfig.from_mapping(change(("data", 0, "hold_out"), ["nowhere"]), tmp_path))
+
+
+def test_the_training_of_the_embedded_model_is_a_valid_configuration():
+    config = load_config(Path(__file__).parent.parent / "configs" / "aerial.yaml")
+    assert config.name == "aerial"
+    assert config.bundle.needs.optional == ("nir",)
+    with pytest.raises(UsageError, match=r"missing\.yaml cannot be read"):
+        load_config(Path("missing.yaml"))

@@ -1,0 +1,311 @@
+"""Runs from a file to a folder: the promises of the contract, on small scenes with a small untrained network."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import geopandas as gpd
+import numpy as np
+import pytest
+import rasterio
+import shapely
+from affine import Affine
+from rio_cogeo.cogeo import cog_validate
+from scenes import save_small_bundle, smooth_pixels, write_scene
+
+from geoseg.config import Settings
+from geoseg.errors import EnvironmentFault, InputError, SceneError, UsageError
+from geoseg.workflow import open_run, segment_scene, segment_scenes, vectorize, verify_run
+from geoseg.workflow.vectors import NO_TIDYING
+
+NAMES = ("blue", "green", "red", "nir")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("models") / "small"
+    save_small_bundle(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """230 x 310 pixels of which a corner and some specks are nodata."""
+    pixels = smooth_pixels((230, 310), 1, dtype="uint16")
+    pixels[:, :60, :90] = 0
+    pixels[:, 100:220:7, 200] = 0
+    return write_scene(tmp_path_factory.mktemp("scenes") / "scene.tif", pixels, nodata=0, descriptions=NAMES)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, scene: Path, model: str) -> Path:
+    """A finished run in blocks, with everything."""
+    out = tmp_path_factory.mktemp("run") / "out"
+    settings = Settings(model=model, block=100, probabilities=True, format=("gpkg", "parquet"), min_area=4, min_hole=4)
+    segment_scene(scene, out, settings)
+    return out
+
+
+def read(path: Path) -> np.ndarray[Any, Any]:
+    with rasterio.open(path) as raster:
+        return raster.read()
+
+
+def test_a_run_leaves_what_the_contract_says(run: Path, scene: Path) -> None:
+    found = {path.name for path in run.iterdir()}
+    expected = {
+        "classes.tif", "confidence.tif", "probabilities.tif", "features.gpkg", "project.qgs",
+        "report.html", "run.json", "item.json",
+    }  # fmt: skip
+    assert expected <= found
+    parquet = {f"features_{name}.parquet" for name in ("building", "road", "vegetation", "water")}
+    assert parquet <= found
+    assert all(name.endswith(".aux.xml") for name in found - expected - parquet)
+    record = json.loads((run / "run.json").read_text())
+    assert record["status"] == "done"
+    assert set(record["outputs"]) == found - {"run.json"}
+    tiles = record["tiles"]
+    assert tiles["forwarded"] + tiles["skipped_nodata"] == tiles["planned"]
+    assert tiles["failed"] == []
+    assert {"total", "read", "forward", "blend", "write", "vectorize"} <= set(record["seconds"])
+    assert record["scene"]["path"] == str(scene)
+    assert record["model"]["sha256"]
+    assert verify_run(run) == []
+
+
+def test_rasters_are_valid_cogs_on_the_scenes_grid_and_nodata_stays(run: Path, scene: Path) -> None:
+    with rasterio.open(scene) as source:
+        mask = source.dataset_mask() > 0
+        grid = (source.crs, source.transform, source.shape)
+    for name in ("classes.tif", "confidence.tif", "probabilities.tif"):
+        valid, errors, warnings = cog_validate(run / name, strict=True)
+        assert valid, (name, errors, warnings)
+        with rasterio.open(run / name) as raster:
+            assert (raster.crs, raster.transform, raster.shape) == grid
+            assert raster.nodata == 255
+            np.testing.assert_array_equal(raster.read(1) != 255, mask)
+    with rasterio.open(run / "classes.tif") as raster:
+        assert raster.colormap(1)[1][:3] == (0xD1, 0x44, 0x2F)
+        assert set(np.unique(raster.read())) <= {0, 1, 2, 3, 4, 255}
+
+
+def test_probabilities_agree_with_classes_and_confidence(run: Path) -> None:
+    shares = read(run / "probabilities.tif").astype(int)
+    classes, confidence = read(run / "classes.tif")[0], read(run / "confidence.tif")[0]
+    valid = classes != 255
+    best = np.take_along_axis(shares, np.where(valid, classes, 0)[None].astype(int), axis=0)[0]
+    assert (best[valid] == shares.max(axis=0)[valid]).all()
+    assert np.abs(best[valid] / 250 - confidence[valid] / 100).max() <= 0.0071
+
+
+def test_layers_have_the_contracts_columns_and_add_up(run: Path) -> None:
+    classes = read(run / "classes.tif")[0]
+    for code, name in enumerate(("building", "road", "vegetation", "water"), 1):
+        layer = gpd.read_file(run / "features.gpkg", layer=name)
+        assert {"class", "code", "confidence", "confidence_min", "area_m2", "perimeter_m", "touches_edge"} <= set(layer)
+        assert layer.crs == "EPSG:32631"
+        assert shapely.is_valid(layer.geometry.array).all()
+        assert len(layer) == len(gpd.read_parquet(run / f"features_{name}.parquet"))
+        if len(layer):
+            assert set(layer["class"]) == {name}
+            assert layer.confidence.between(0, 1).all()
+            assert (layer.confidence_min <= layer.confidence + 1e-9).all()
+            assert layer.area_m2.sum() < 1.25 * (classes == code).sum() + 10
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("block", "workers", "batch"), [(64, 0, 1), (170, 2, 4), (10_000, 0, 4)])
+def test_blocks_and_workers_change_no_byte(
+    run: Path, scene: Path, model: str, tmp_path: Path, block: int, workers: int, batch: int
+) -> None:
+    settings = Settings(model=model, block=block, workers=workers, probabilities=True, threads=1, batch=4)
+    segment_scene(scene, tmp_path / "out", settings)
+    for name in ("classes.tif", "confidence.tif", "probabilities.tif"):
+        assert (tmp_path / "out" / name).read_bytes() == (run / name).read_bytes(), (name, batch)
+
+
+def test_vectorize_alone_gives_the_same_polygons(run: Path, tmp_path: Path) -> None:
+    from geoseg.vector import TidyRule  # noqa: PLC0415
+
+    vectorize(run / "classes.tif", tmp_path / "again.gpkg", rule=TidyRule(4, 4, 1.25))
+    for name in ("building", "vegetation"):
+        first = gpd.read_file(run / "features.gpkg", layer=name)
+        again = gpd.read_file(tmp_path / "again.gpkg", layer=name)
+        assert first.equals(again)
+    raw = vectorize(run / "classes.tif", tmp_path / "raw.gpkg", rule=NO_TIDYING)[0]
+    classes = read(run / "classes.tif")[0]
+    water = gpd.read_file(raw, layer="water")
+    assert water.area_m2.sum() == pytest.approx(int((classes == 4).sum()))
+
+
+def test_vectorize_refuses_what_it_cannot_read(run: Path, scene: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="suffix names the format"):
+        vectorize(run / "classes.tif", tmp_path / "a.docx", rule=NO_TIDYING)
+    with pytest.raises(InputError, match="uint16"):
+        vectorize(scene, tmp_path / "a.gpkg", rule=NO_TIDYING)
+    bare = write_scene(tmp_path / "bare.tif", np.ones((1, 8, 8), np.uint8))
+    with pytest.raises(InputError, match="--model"):
+        vectorize(bare, tmp_path / "a.gpkg", rule=NO_TIDYING)
+
+
+def test_a_run_opens_as_a_dataset(run: Path) -> None:
+    dataset = open_run(run)
+    classes = read(run / "classes.tif")[0]
+    np.testing.assert_array_equal(dataset.classes.to_numpy(), classes)
+    assert np.isnan(dataset.confidence.to_numpy()[classes == 255]).all()
+    assert float(dataset.confidence.max()) <= 1
+    assert dataset.probabilities.dims == ("class", "y", "x")
+    assert dataset.rio.crs.to_epsg() == 32631
+
+
+def test_a_finished_run_is_not_overwritten_unless_told(run: Path, scene: Path, model: str, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(run, out)
+    (out / "notes.txt").write_text("mine")
+    with pytest.raises(UsageError, match="--overwrite"):
+        segment_scene(scene, out, Settings(model=model))
+    segment_scene(scene, out, Settings(model=model, vectors=False), overwrite=True)
+    assert (out / "notes.txt").read_text() == "mine"
+    assert not (out / "features.gpkg").exists()
+    assert not (out / "probabilities.tif").exists()
+    assert verify_run(out) == []
+
+
+def test_verify_tells_what_is_wrong(run: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(run, out)
+    (out / "confidence.tif").unlink()
+    with (out / "features.gpkg").open("r+b") as file:
+        file.seek(5000)
+        file.write(b"x")
+    faults = verify_run(out)
+    assert len(faults) == 2
+    assert "confidence.tif is missing" in faults[0]
+    assert "features.gpkg is not what the run wrote" in faults[1]
+    with pytest.raises(InputError, match="did not finish"):
+        verify_run(out / "nothing")
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 50), (63, 64), (65, 2)])
+def test_scenes_of_any_size_are_covered(model: str, tmp_path: Path, shape: tuple[int, int]) -> None:
+    path = write_scene(tmp_path / "tiny.tif", smooth_pixels(shape), descriptions=NAMES)
+    segment_scene(path, tmp_path / "out", Settings(model=model))
+    assert (read(tmp_path / "out" / "classes.tif") != 255).all()
+
+
+def test_a_scene_of_nothing_gives_nothing(model: str, tmp_path: Path) -> None:
+    path = write_scene(tmp_path / "empty.tif", np.zeros((4, 90, 80), np.uint16), nodata=0, descriptions=NAMES)
+    result = segment_scene(path, tmp_path / "out", Settings(model=model, block=64))
+    assert (read(tmp_path / "out" / "classes.tif") == 255).all()
+    assert result.manifest["tiles"]["forwarded"] == 0
+    assert result.manifest["features"]["building"]["count"] == 0
+
+
+def test_what_is_finer_than_the_model_is_resampled_and_brought_back(model: str, tmp_path: Path) -> None:
+    fine = np.repeat(np.repeat(smooth_pixels((80, 80)), 3, axis=1), 3, axis=2)
+    transform = Affine(0.1, 0, 593_000, 0, -0.1, 5_747_000)
+    path = write_scene(tmp_path / "fine.tif", fine, transform=transform, descriptions=NAMES)
+    result = segment_scene(path, tmp_path / "out", Settings(model=model, tile=96))
+    with rasterio.open(tmp_path / "out" / "classes.tif") as raster:
+        assert raster.shape == (240, 240)
+        assert raster.transform == transform
+    assert "resampled to 0.3 m" in result.manifest["notices"][0]
+    coarse = write_scene(
+        tmp_path / "coarse.tif", smooth_pixels((80, 80)), transform=Affine(0.3, 0, 593_000, 0, -0.3, 5_747_000),
+        descriptions=NAMES,
+    )  # fmt: skip
+    segment_scene(coarse, tmp_path / "coarse", Settings(model=model, tile=96))
+    expected = read(tmp_path / "coarse" / "classes.tif")[0]
+    agreement = (read(tmp_path / "out" / "classes.tif")[0, 1::3, 1::3] == expected).mean()
+    assert agreement > 0.9
+
+
+def test_outside_the_area_of_interest_all_is_nodata(model: str, scene: Path, tmp_path: Path) -> None:
+    area = shapely.Point(593_200, 5_746_900).buffer(60)
+    gpd.GeoDataFrame(geometry=[area], crs="EPSG:32631").to_crs(4326).to_file(tmp_path / "area.geojson")
+    settings = Settings(model=model, aoi=str(tmp_path / "area.geojson"), block=100)
+    result = segment_scene(scene, tmp_path / "out", settings)
+    classes = read(tmp_path / "out" / "classes.tif")[0]
+    rows, cols = np.indices(classes.shape)
+    distance = np.hypot(cols + 0.5 - 200, rows + 0.5 - 100)
+    assert (classes[distance > 61] == 255).all()
+    with rasterio.open(scene) as source:
+        valid = source.dataset_mask() > 0
+    assert (classes[(distance < 59) & valid] != 255).all()
+    assert result.manifest["tiles"]["skipped_nodata"] > 0
+    far = gpd.GeoDataFrame(geometry=[shapely.Point(0, 0).buffer(1)], crs=4326)
+    far.to_file(tmp_path / "far.geojson")
+    with pytest.raises(InputError, match="outside of the scene"):
+        segment_scene(scene, tmp_path / "no", Settings(model=model, aoi=str(tmp_path / "far.geojson")))
+
+
+def test_a_batch_has_a_folder_a_scene_and_a_catalog(model: str, tmp_path: Path) -> None:
+    paths = [
+        write_scene(tmp_path / f"scene {k} & more.tif", smooth_pixels((70, 70), k), descriptions=NAMES) for k in range(2)
+    ]
+    segment_scenes(paths, tmp_path / "out", Settings(model=model))
+    catalog = json.loads((tmp_path / "out" / "catalog.json").read_text())
+    hrefs = [link["href"] for link in catalog["links"] if link["rel"] == "item"]
+    assert len(hrefs) == 2
+    assert verify_run(tmp_path / "out") == []
+    (tmp_path / "other").mkdir()
+    twin = shutil.copy(paths[0], tmp_path / "other" / paths[0].name)
+    with pytest.raises(UsageError, match="rename them"):
+        segment_scenes([paths[0], Path(twin)], tmp_path / "twins", Settings(model=model))
+
+
+def test_damage_in_a_scene_leaves_no_result(model: str, tmp_path: Path) -> None:
+    path = write_scene(
+        tmp_path / "bad.tif", smooth_pixels((256, 256)), tiled=True, blockxsize=64, blockysize=64, compress="deflate",
+        descriptions=NAMES,
+    )  # fmt: skip
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2 :][:4000] = b""
+    data[len(data) // 2 : len(data) // 2 + 4000] = b"\xff" * 4000
+    path.write_bytes(bytes(data))
+    with pytest.raises(SceneError, match="rows"):
+        segment_scene(path, tmp_path / "out", Settings(model=model, block=64))
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.slow
+def test_a_killed_run_leaves_nothing_that_opens(model: str, tmp_path: Path) -> None:
+    path = write_scene(tmp_path / "big.tif", smooth_pixels((900, 900)), descriptions=NAMES)
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "geoseg", "segment", str(path), "--out", str(out), "--model", model, "--block", "128"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True)
+    while not list(out.glob(".geoseg-work/part_*.tif")):
+        assert process.poll() is None, "the run ended before it could be killed"
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert [file for file in out.iterdir() if not file.name.startswith(".")] == []
+    segment_scene(path, out, Settings(model=model, block=128, vectors=False))
+    assert verify_run(out) == []
+    assert not list(out.glob(".*"))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("mount"), reason="mounting a small disk needs root")
+def test_a_full_disk_is_said_and_leaves_no_result(model: str, tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", disk], check=False)
+    if mounted.returncode:
+        pytest.skip("this machine mounts no tmpfs")
+    try:
+        path = write_scene(tmp_path / "scene.tif", smooth_pixels((400, 400)), descriptions=NAMES)
+        with pytest.raises((EnvironmentFault, OSError)) as error:
+            segment_scene(path, disk / "out", Settings(model=model, block=128, probabilities=True))
+        assert isinstance(error.value, EnvironmentFault) or error.value.errno == 28
+        assert [file for file in (disk / "out").rglob("*") if file.suffix in {".tif", ".gpkg", ".json"}] == []
+    finally:
+        subprocess.run(["umount", disk], check=True)

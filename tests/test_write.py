@@ -1,0 +1,577 @@
+"""Laws of what is written: whole or not there, equal bytes for equal content, readable to who knows the formats."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import resource
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+from xml.etree import ElementTree as ET
+
+import geopandas as gpd
+import numpy as np
+import pyogrio
+import pyproj
+import pytest
+import rasterio
+import shapely
+from affine import Affine
+from rio_cogeo import cog_validate
+
+from geoseg.errors import EnvironmentFault, MissingCrsError, UsageError
+from geoseg.frame import Box, Frame
+from geoseg.legend import LAND_COVER, ClassEntry, Legend
+from geoseg.write import (
+    FORMATS,
+    RasterSpec,
+    RunRecord,
+    read_legend,
+    replacing,
+    stac_catalog,
+    stac_item,
+    sweep_partials,
+    write_block,
+    write_cog,
+    write_layers,
+    write_project,
+    write_text,
+)
+from geoseg.write.columns import COLUMNS, columns_of
+from geoseg.write.stac import footprint
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+
+UTM = pyproj.CRS.from_epsg(32631).to_wkt()
+
+
+def frame_of(shape: tuple[int, int], crs: str | None = UTM) -> Frame:
+    return Frame(shape, Affine(0.5, 0, 400_000, 0, -0.5, 5_000_000), crs)
+
+
+def codes_of(shape: tuple[int, int]) -> np.ndarray:
+    """Patches of classes with a nodata corner and some salt."""
+    generator = np.random.default_rng(7)
+    coarse = generator.integers(0, 5, (shape[0] // 40 + 1, shape[1] // 40 + 1), np.uint8)
+    codes = np.kron(coarse, np.ones((40, 40), np.uint8))[: shape[0], : shape[1]]
+    codes[generator.random(shape) < 0.02] = 4
+    rows, cols = np.indices(shape)
+    codes[rows + cols < min(shape) // 3] = 255
+    return codes
+
+
+def parts_of(folder: Path, pixels: np.ndarray, frame: Frame, boxes: list[Box]) -> list[tuple[Path, Box]]:
+    parts = []
+    for index, box in enumerate(boxes):
+        rows, cols = box.slices(frame.box)
+        path = folder / f"part_{len(boxes)}_{index}.tif"
+        write_block(path, pixels[:, rows, cols], frame.crop(box), 255)
+        parts.append((path, box))
+    return parts
+
+
+def classes_spec(frame: Frame, legend: Legend = LAND_COVER) -> RasterSpec:
+    return RasterSpec(frame, "uint8", 255, ("class",), "mode", legend, tags={"SOURCE": "a & b"})
+
+
+def write_codes(out: Path, codes: np.ndarray, frame: Frame, legend: Legend = LAND_COVER) -> Path:
+    [(part, box)] = parts_of(out.parent, codes[None], frame, [frame.box])
+    write_cog(out, [(part, box, 1)], classes_spec(frame, legend))
+    part.unlink()
+    return out
+
+
+def layer_of(name: str, count: int, crs: str | None = UTM) -> gpd.GeoDataFrame:
+    entry = next(entry for entry in LAND_COVER.classes if entry.name == name)
+    geometry = [
+        shapely.box(400_000 + 20 * i, 4_999_900, 400_010 + 20 * i, 4_999_910 + i)
+        - shapely.Point(400_005 + 20 * i, 4_999_905).buffer(2)
+        for i in range(count)
+    ]
+    values = {
+        "class": [name] * count, "code": [entry.code] * count, "confidence": np.linspace(0.5, 1, count),
+        "confidence_min": np.linspace(0.2, 0.4, count), "area_m2": [shape.area for shape in geometry],
+        "perimeter_m": [shape.length for shape in geometry], "touches_edge": [i % 2 == 0 for i in range(count)],
+        "orientation_deg": [12.5] * count, "length_m": [10.0] * count, "width_m": [3.0] * count,
+    }  # fmt: skip
+    known = [column.name for column in columns_of(entry.kind)]
+    return gpd.GeoDataFrame({key: values[key] for key in known}, geometry=gpd.GeoSeries(geometry, crs=crs), crs=crs)
+
+
+def layers_of(crs: str | None = UTM) -> dict[str, gpd.GeoDataFrame]:
+    counts = {"building": 5, "road": 2, "vegetation": 3, "water": 0}
+    return {name: layer_of(name, count, crs) for name, count in counts.items()}
+
+
+# -- whole or not there ------------------------------------------------------------------------------------------------
+
+
+def test_a_file_appears_at_the_end_and_not_before(tmp_path: Path) -> None:
+    out = tmp_path / "deep" / "a.txt"
+    with replacing(out) as partial:
+        assert partial.suffix == out.suffix
+        partial.write_text("new")
+        assert not out.exists()
+    assert [path.name for path in out.parent.iterdir()] == ["a.txt"]
+    assert out.read_text() == "new"
+
+
+def test_what_fails_leaves_what_was_there(tmp_path: Path) -> None:
+    out = write_text(tmp_path / "a.txt", "old")
+    with pytest.raises(ZeroDivisionError), replacing(out) as partial:  # noqa: PT012  # both lines are the point
+        partial.write_text("half")
+        raise ZeroDivisionError
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"a.txt": "old"}
+
+
+def test_sidecars_come_with_their_file_and_old_ones_go(tmp_path: Path) -> None:
+    for name in ("a.gpkg", "a.gpkg-wal", "a.gpkg.aux.xml", "a.gpkg.txt"):
+        (tmp_path / name).write_text("old")
+    with replacing(tmp_path / "a.gpkg") as partial:
+        partial.write_text("new")
+        partial.with_name("a.gpkg.aux.xml").write_text("new")
+    found = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    assert found == {"a.gpkg": "new", "a.gpkg.aux.xml": "new", "a.gpkg.txt": "old"}
+
+
+def test_two_writers_of_one_file_do_not_meet(tmp_path: Path) -> None:
+    out = tmp_path / "a.txt"
+    with replacing(out) as first, replacing(out) as second:
+        first.write_text("first")
+        second.write_text("second")
+    assert out.read_text() == "first"  # the last to end
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_a_killed_writer_leaves_no_file_under_the_name(tmp_path: Path) -> None:
+    out = tmp_path / "classes.tif"
+    code = (
+        "import os, sys\nfrom pathlib import Path\nfrom geoseg.write.atomic import replacing\n"
+        "with replacing(Path(sys.argv[1])) as partial:\n    partial.write_bytes(b'half')\n    os.kill(os.getpid(), 9)\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", code, out], check=False)
+    assert ended.returncode == -signal.SIGKILL
+    assert [path for path in tmp_path.iterdir() if not path.name.startswith(".")] == []
+    assert list(tmp_path.iterdir())
+    sweep_partials(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def small_files_only() -> Iterator[None]:
+    """No file may grow beyond 30 kB: what a full disk does, without one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_write_that_fails_is_a_fault_of_the_environment(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    frame = frame_of((400, 400))
+    noise = np.random.default_rng(0).integers(0, 5, (1, 400, 400), np.uint8)
+    parts = [(tmp_path / "part.tif", frame.box, 1)]
+    write_block(tmp_path / "part.tif", noise, frame, 255)
+    out = tmp_path / "out"
+    out.mkdir()
+    request.getfixturevalue("small_files_only")
+    with pytest.raises(EnvironmentFault, match=r"block\.tif"):
+        write_block(out / "block.tif", noise, frame, 255)
+    with pytest.raises(EnvironmentFault, match=r"classes\.tif"):
+        write_cog(out / "classes.tif", parts, classes_spec(frame))
+    for kind in FORMATS:
+        with pytest.raises(EnvironmentFault, match=rf"features.*\.{kind}"):
+            write_layers({"building": layer_of("building", 1000)}, out, "features", kind, LAND_COVER)
+    with pytest.raises(EnvironmentFault, match=r"item\.json"):
+        write_text(out / "item.json", "x" * 40_000)
+    assert list(out.iterdir()) == []
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_that_is_closed_is_named(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(EnvironmentFault, match=r"a\.txt cannot be written: no permission"):
+        write_text(tmp_path / "a.txt", "x")
+
+
+def test_what_is_in_the_way_is_named(tmp_path: Path) -> None:
+    write_text(tmp_path / "file", "x")
+    with pytest.raises(EnvironmentFault, match=r"file cannot be written: a file .* in the way"):
+        write_text(tmp_path / "file" / "a.txt", "x")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(EnvironmentFault, match=r"folder cannot be written: a folder .* in the way"):
+        write_text(tmp_path / "folder", "x")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
+
+
+# -- rasters -----------------------------------------------------------------------------------------------------------
+
+
+def test_bytes_do_not_depend_on_the_parts(tmp_path: Path) -> None:
+    frame = frame_of((1100, 1300))
+    codes = codes_of(frame.shape)
+    confidence = np.where(codes == 255, 255, (codes * 17 + np.arange(1300, dtype=np.uint8) // 9) % 101)
+    pixels = np.stack([codes, confidence.astype(np.uint8)])
+    uneven = [
+        Box(0, 0, 333, 700), Box(0, 700, 333, 600), Box(333, 0, 1, 1300), Box(334, 0, 766, 511),
+        Box(334, 511, 400, 513), Box(334, 1024, 766, 276), Box(734, 511, 366, 513),
+    ]  # fmt: skip
+    whole = parts_of(tmp_path, pixels, frame, [frame.box])
+    pieces = parts_of(tmp_path, pixels, frame, uneven)[::-1]
+    percent = RasterSpec(frame, "uint8", 255, ("confidence",), "average", units=("%",))
+    for first, spec in ((1, classes_spec(frame)), (2, percent)):
+        outs = []
+        for name, parts in (("whole", whole), ("pieces", pieces)):
+            outs.append(tmp_path / f"{name}_{first}" / "raster.tif")
+            write_cog(outs[-1], [(path, box, first) for path, box in parts], spec)
+        assert outs[0].read_bytes() == outs[1].read_bytes()
+        beside = [sorted(path.name for path in out.parent.iterdir()) for out in outs]
+        assert beside[0] == beside[1] == (["raster.tif", "raster.tif.aux.xml"] if first == 1 else ["raster.tif"])
+        with rasterio.open(outs[0]) as raster:
+            np.testing.assert_array_equal(raster.read(1), pixels[first - 1])
+
+
+@pytest.mark.parametrize("crs", [UTM, pyproj.CRS.from_epsg(4326).to_wkt(), None], ids=["utm", "geographic", "none"])
+def test_a_class_raster_says_what_its_codes_mean(tmp_path: Path, crs: str | None) -> None:
+    frame = Frame((600, 700), Affine(0.1, 0, 2, 0, -0.1, 50), crs)
+    codes = codes_of(frame.shape)
+    out = write_codes(tmp_path / "classes.tif", codes, frame)
+    with rasterio.open(out) as raster:
+        assert (raster.shape, raster.transform, raster.nodata) == (frame.shape, frame.transform, 255)
+        assert raster.crs == (None if crs is None else rasterio.CRS.from_wkt(crs))
+        assert raster.descriptions == ("class",)
+        assert raster.tags()["SOURCE"] == "a & b"
+        assert raster.tags(1)["CLASS_3"] == "vegetation"
+        colors = raster.colormap(1)
+        np.testing.assert_array_equal(raster.read(1), codes)
+    assert {code: colors[code][:3] for code in LAND_COVER.codes} == {c.code: c.rgb for c in LAND_COVER.classes}
+    assert colors[255][3] == 0
+    names = [element.text for element in ET.parse(f"{out}.aux.xml").iter("Category")]  # noqa: S314  # our own
+    assert tuple(names) == LAND_COVER.names
+    assert read_legend(out) == LAND_COVER
+
+
+@pytest.mark.skipif(shutil.which("gdalinfo") is None, reason="no gdalinfo on this machine")
+def test_gdalinfo_shows_names_colours_and_nodata(tmp_path: Path) -> None:
+    legend = Legend((ClassEntry(0, "soil", "#102030", "background"), ClassEntry(7, "rock & ice", "#a0b0c0", "area")))
+    out = write_codes(tmp_path / "classes.tif", np.array([[0, 7, 255]], np.uint8), frame_of((1, 3)), legend)
+    told = subprocess.run(["gdalinfo", out], capture_output=True, text=True, check=True).stdout  # noqa: S607
+    for line in ("0: soil", "7: rock & ice", "7: 160,176,192,255", "255: 0,0,0,0", "NoData Value=255", "LAYOUT=COG"):
+        assert line in told
+
+
+def test_overviews_of_codes_hold_codes(tmp_path: Path) -> None:
+    frame = frame_of((1200, 1200))
+    codes = np.where(codes_of(frame.shape) == 255, 255, np.where(codes_of(frame.shape) > 2, 4, 0)).astype(np.uint8)
+    out = write_codes(tmp_path / "classes.tif", codes, frame)
+    with rasterio.open(out, overview_level=0) as overview:
+        assert overview.shape == (600, 600)
+        assert set(np.unique(overview.read(1))) == {0, 4, 255}
+
+
+@pytest.mark.parametrize(
+    "shape", [(1, 1), (1, 1500), (3, 1025), (512, 512), (513, 512), (1024, 512), (2100, 1025), (1100, 256), (1025, 2)]
+)
+@pytest.mark.filterwarnings("error::rasterio.errors.RasterioDeprecationWarning")
+def test_rasters_of_any_shape_are_valid_cogs(tmp_path: Path, shape: tuple[int, int]) -> None:
+    out = write_codes(tmp_path / "classes.tif", codes_of(shape), frame_of(shape))
+    assert cog_validate(str(out), strict=True, quiet=True) == (True, [], [])
+
+
+def test_what_no_part_covers_is_nodata(tmp_path: Path) -> None:
+    frame = frame_of((40, 50))
+    parts = parts_of(tmp_path, np.ones((1, 40, 50), np.uint8), frame, [Box(3, 4, 10, 10)])
+    write_cog(tmp_path / "classes.tif", [(path, box, 1) for path, box in parts], classes_spec(frame))
+    with rasterio.open(tmp_path / "classes.tif") as raster:
+        codes = raster.read(1)
+    assert (codes[3:13, 4:14] == 1).all()
+    assert np.count_nonzero(codes == 255) == 40 * 50 - 100
+
+
+def test_parts_that_overlap_are_refused(tmp_path: Path) -> None:
+    frame = frame_of((40, 50))
+    parts = parts_of(tmp_path, np.ones((1, 40, 50), np.uint8), frame, [Box(0, 0, 10, 10), Box(9, 9, 5, 5)])
+    with pytest.raises(ValueError, match="overlap"):
+        write_cog(tmp_path / "classes.tif", [(path, box, 1) for path, box in parts], classes_spec(frame))
+
+
+def test_a_part_that_is_missing_is_no_silent_nodata(tmp_path: Path) -> None:
+    frame = frame_of((40, 50))
+    [(path, box)] = parts_of(tmp_path, np.ones((1, 40, 50), np.uint8), frame, [frame.box])
+    path.unlink()
+    with pytest.raises(EnvironmentFault, match=r"classes\.tif cannot be written.*part_1_0\.tif"):
+        write_cog(tmp_path / "classes.tif", [(path, box, 1)], classes_spec(frame))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_bands_keep_scale_unit_and_nan(tmp_path: Path) -> None:
+    frame = frame_of((30, 40))
+    values = np.random.default_rng(0).random((2, 30, 40)).astype(np.float32)
+    values[:, :5] = np.nan
+    write_block(tmp_path / "part.tif", values, frame, float("nan"))
+    spec = RasterSpec(
+        frame, "float32", float("nan"), ("near", "far"), "average", scales=(0.004, 0.5), units=("m", "km")
+    )
+    write_cog(tmp_path / "out.tif", [(tmp_path / "part.tif", frame.box, 1)], spec)
+    with rasterio.open(tmp_path / "out.tif") as raster:
+        assert (raster.scales, raster.units, raster.descriptions) == ((0.004, 0.5), ("m", "km"), ("near", "far"))
+        assert np.isnan(raster.nodata)
+        np.testing.assert_array_equal(raster.read(), values)
+
+
+# -- vectors -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_every_format_keeps_features_columns_and_areas(tmp_path: Path, kind: str) -> None:
+    layers = layers_of()
+    files = write_layers(layers, tmp_path, "features", kind, LAND_COVER)
+    assert len(files) == (1 if kind == "gpkg" else 4)
+    short = {column.name: column.short for column in COLUMNS} if kind == "shp" else {}
+    for index, (name, frame) in enumerate(layers.items()):
+        path = files[0] if kind == "gpkg" else files[index]
+        if kind == "parquet":
+            found = gpd.read_parquet(path)
+        else:
+            found = gpd.read_file(path, layer=name if kind == "gpkg" else None)
+        assert len(found) == len(frame)
+        if kind == "fgb":  # whose index puts features in an order of its own
+            found = found.sort_values("confidence", ignore_index=True)
+        if kind == "geojson" and frame.empty:
+            continue  # a GeoJSON without features has no columns
+        assert list(found.columns) == [short.get(column, column) for column in frame.columns]
+        if kind == "geojson":
+            assert found.crs.to_epsg() == 4326
+            assert found.geometry.is_valid.all()
+        areas = found.geometry.to_crs(32631).area
+        np.testing.assert_allclose(areas, frame.area_m2, rtol=0.005 if kind == "geojson" else 1e-12)
+        assert [bool(value) for value in found[short.get("touches_edge", "touches_edge")]] == list(frame.touches_edge)
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_equal_features_make_equal_bytes(tmp_path: Path, kind: str) -> None:
+    for folder in ("a", "b"):
+        write_layers(layers_of(), tmp_path / folder, "features", kind, LAND_COVER)
+    names = sorted(path.name for path in (tmp_path / "a").iterdir())
+    assert names == sorted(path.name for path in (tmp_path / "b").iterdir())
+    for name in names:
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), name
+
+
+@pytest.mark.parametrize("crs", [UTM, None], ids=["utm", "none"])
+def test_a_geopackage_brings_its_styles(tmp_path: Path, crs: str | None) -> None:
+    layers = layers_of(crs)
+    lines = gpd.GeoDataFrame(
+        {"class": ["road"], "length_m": [5.0]}, geometry=[shapely.LineString([(0, 0), (3, 4)])], crs=crs
+    )
+    layers["road_centerline"] = lines
+    [out] = write_layers(layers, tmp_path, "features", "gpkg", LAND_COVER)
+    with closing(sqlite3.connect(out)) as database:
+        assert database.execute("PRAGMA user_version").fetchone() == (10300,)
+        contents = dict(database.execute("SELECT table_name, data_type FROM gpkg_contents"))
+        assert contents == dict.fromkeys(layers, "features") | {"layer_styles": "attributes"}
+        geometry = database.execute(
+            "SELECT table_name, column_name, geometry_type_name, srs_id FROM gpkg_geometry_columns"
+        )
+        kinds = {name: (column, kind, srs) for name, column, kind, srs in geometry}
+        srs = -1 if crs is None else 32631
+        assert kinds["water"] == ("geom", "POLYGON", srs)
+        assert kinds["road_centerline"] == ("geom", "LINESTRING", srs)
+        styles = database.execute(
+            "SELECT f_table_name, f_geometry_column, styleQML FROM layer_styles WHERE useAsDefault = 1"
+        ).fetchall()
+        indexed = {
+            name
+            for (name,) in database.execute(
+                "SELECT table_name FROM gpkg_extensions WHERE extension_name = 'gpkg_rtree_index'"
+            )
+        }
+        assert indexed == set(layers)
+    assert [row[:2] for row in styles] == [(name, "geom") for name in layers]
+    qml = {name: ET.fromstring(text) for name, _, text in styles}  # noqa: S314  # our own
+    fill = qml["building"].find(".//Option[@name='color']").get("value")
+    assert fill.split(",")[:3] == [str(value) for value in LAND_COVER.classes[1].rgb]
+    assert 0 < int(fill.split(",")[3]) < 255
+    assert qml["road_centerline"].find(".//symbol").get("type") == "line"
+    fields = [alias.get("field") for alias in qml["road"].iter("alias")]
+    assert fields == [column.name for column in columns_of("line")]
+
+
+def test_an_empty_frame_becomes_a_layer_with_the_columns_of_its_class(tmp_path: Path) -> None:
+    [out] = write_layers({"road": gpd.GeoDataFrame(geometry=[], crs=UTM)}, tmp_path, "x", "gpkg", LAND_COVER)
+    info = pyogrio.read_info(out, layer="road")
+    assert list(info["fields"]) == [column.name for column in columns_of("line")]
+    assert list(info["dtypes"]) == [column.dtype for column in columns_of("line")]
+    assert (info["geometry_type"], info["features"]) == ("Polygon", 0)
+
+
+def test_layers_that_cannot_be_written_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"kml.*gpkg, parquet"):
+        write_layers(layers_of(), tmp_path, "features", "kml", LAND_COVER)
+    with pytest.raises(MissingCrsError, match="GeoJSON"):
+        write_layers(layers_of(None), tmp_path, "features", "geojson", LAND_COVER)
+    mixed = gpd.GeoDataFrame(geometry=[shapely.Point(0, 0), shapely.box(0, 0, 1, 1)])
+    with pytest.raises(ValueError, match="mixes"):
+        write_layers({"water": mixed}, tmp_path, "features", "gpkg", LAND_COVER)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_column_name_is_too_long_for_a_shapefile() -> None:
+    shorts = [column.short for column in COLUMNS]
+    assert len(set(shorts)) == len(shorts)
+    assert all(len(name.encode()) <= 10 for name in shorts)
+
+
+# -- QGIS --------------------------------------------------------------------------------------------------------------
+
+
+def run_folder(folder: Path, crs: str | None) -> tuple[Path, Path]:
+    """A folder as a run leaves it, with names that need care, and its scene beside it."""
+    scene = folder / "Szene ä & <b>.tif"
+    run = folder / "Lauf ü & c"
+    frame = frame_of((200, 300), crs)
+    run.mkdir()
+    pixels = np.random.default_rng(0).integers(100, 2000, (4, 200, 300)).astype(np.uint16)
+    with rasterio.open(
+        scene, "w", driver="GTiff", count=4, height=200, width=300, dtype="uint16", crs=crs, transform=frame.transform
+    ) as raster:
+        raster.write(pixels)
+    classes = write_codes(run / "classes.tif", codes_of(frame.shape), frame)
+    [gpkg] = write_layers(layers_of(crs), run, "features", "gpkg", LAND_COVER)
+    write_project(
+        run / "project.qgs",
+        scene=scene,
+        band_order_rgb=(3, 2, 1),
+        rasters={"classes": classes},
+        gpkg=gpkg,
+        legend=LAND_COVER,
+        frame=frame,
+        title="A & <B>",
+    )
+    return run, scene
+
+
+def test_a_project_names_its_files_relative_to_itself(tmp_path: Path) -> None:
+    run, scene = run_folder(tmp_path, UTM)
+    text = (run / "project.qgs").read_text(encoding="utf-8")
+    assert str(tmp_path) not in text
+    root = ET.fromstring(text)  # noqa: S314  # our own
+    assert root.findtext("title") == "A & <B>"
+    assert root.findtext("projectCrs/spatialrefsys/authid") == "EPSG:32631"
+    tree = {node.get("name"): node for node in root.iter("layer-tree-layer")}
+    assert list(tree) == ["building", "road", "vegetation", "water", "classes", scene.stem]
+    for name, node in tree.items():
+        assert (run / node.get("source").split("|")[0]).is_file(), name
+    assert tree["classes"].get("checked") == "Qt::Unchecked"
+    stored = {layer.findtext("id"): layer.findtext("datasource") for layer in root.iter("maplayer")}
+    assert stored == {node.get("id"): node.get("source") for node in tree.values()}
+    assert all(len(key) > 10 for key in stored)  # QGIS takes no notice of shorter ones
+    red = root.find(".//rasterrenderer[@type='multibandcolor']")
+    assert (red.get("redBand"), red.get("greenBand"), red.get("blueBand"), red.get("alphaBand")) == (
+        "3",
+        "2",
+        "1",
+        "-1",
+    )
+    low, high = (float(red.findtext(f"redContrastEnhancement/{name}")) for name in ("minValue", "maxValue"))
+    assert 100 <= low < 200
+    assert 1900 < high <= 2000
+
+
+@pytest.mark.qgis
+@pytest.mark.slow
+@pytest.mark.parametrize("crs", [UTM, None], ids=["utm", "none"])
+def test_qgis_opens_a_project_whatever_its_names_and_crs(tmp_path: Path, crs: str | None) -> None:
+    run, scene = run_folder(tmp_path, crs)
+    out = tmp_path / "pictures"
+    out.mkdir()
+    script = Path(__file__).parent / "qgis_render.py"
+    environment = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(out),
+        "XDG_RUNTIME_DIR": str(out),
+        "QT_QPA_PLATFORM": "offscreen",
+    }
+    command = ["/usr/bin/python3", script, run, scene, out]
+    told = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
+    assert told.returncode == 0, told.stderr
+    seen = json.loads(told.stdout.splitlines()[-1])
+    assert seen["warnings"] == []
+    assert (out / "project.png").stat().st_size > 10_000
+
+
+# -- STAC --------------------------------------------------------------------------------------------------------------
+
+
+def test_an_item_describes_what_lies_in_the_folder(tmp_path: Path) -> None:
+    run, _ = run_folder(tmp_path, UTM)
+    (run / "report.html").write_text("<html></html>")
+    frame = frame_of((200, 300))
+    acquired = datetime(2020, 7, 8, 10, tzinfo=UTC)
+    record = RunRecord(
+        "scene", frame, LAND_COVER, "aerial", datetime(2024, 1, 2, tzinfo=UTC), acquired, "../catalog.json"
+    )
+    item = json.loads(json.dumps(stac_item(run, record)))
+    assert (item["stac_version"], item["type"], item["id"]) == ("1.1.0", "Feature", "scene")
+    properties = item["properties"]
+    assert (properties["datetime"], properties["created"]) == ("2020-07-08T10:00:00Z", "2024-01-02T00:00:00Z")
+    assert properties["proj:code"] == "EPSG:32631"
+    assert properties["proj:shape"] == [200, 300]
+    assert Affine(*properties["proj:transform"]) == frame.transform
+    assert set(item["assets"]) == {"classes", "features", "project", "report", "run"}
+    for key, asset in item["assets"].items():
+        if key != "run":  # which is written last
+            content = (run / asset["href"]).read_bytes()
+            assert asset["file:checksum"] == "1220" + hashlib.sha256(content).hexdigest()
+            assert asset["file:size"] == len(content)
+    classes = item["assets"]["classes"]["classification:classes"]
+    assert [(entry["value"], entry["name"]) for entry in classes] == [(c.code, c.name) for c in LAND_COVER.classes]
+    assert [link["rel"] for link in item["links"]] == ["root", "parent"]
+
+
+def test_a_hash_that_is_known_is_not_computed_again(tmp_path: Path) -> None:
+    (tmp_path / "report.html").write_text("x")
+    record = RunRecord("scene", frame_of((2, 3), None), LAND_COVER, "aerial", datetime(2024, 1, 2, tzinfo=UTC))
+    item = stac_item(tmp_path, record, {"report.html": "ab" * 32})
+    assert item["assets"]["report"]["file:checksum"] == "1220" + "ab" * 32
+    assert item["geometry"] is None
+    assert "bbox" not in item
+    assert "time of processing" in item["properties"]["description"]
+
+
+def test_a_footprint_agrees_with_the_corners() -> None:
+    frame = Frame((200, 300), Affine.translation(4e5, 5e6) * Affine.rotation(30) * Affine.scale(100, -100), UTM)
+    geometry, bbox = footprint(frame)
+    outline = shapely.geometry.shape(geometry)
+    corners = [frame.transform * corner for corner in ((0, 0), (300, 0), (300, 200), (0, 200))]
+    to_lonlat = pyproj.Transformer.from_crs(UTM, 4326, always_xy=True)
+    quad = shapely.Polygon([to_lonlat.transform(*corner) for corner in corners])
+    assert outline.exterior.is_ccw
+    assert shapely.hausdorff_distance(outline, quad) < 1e-3
+    np.testing.assert_allclose(bbox, outline.bounds, atol=1e-6)
+
+
+def test_a_footprint_across_the_antimeridian_is_cut() -> None:
+    frame = Frame((100, 200), Affine(0.01, 0, 179, 0, -0.01, 60), pyproj.CRS.from_epsg(4326).to_wkt())
+    geometry, bbox = footprint(frame)
+    assert bbox == [179.0, 59.0, -179.0, 60.0]
+    outline = shapely.geometry.shape(geometry)
+    assert (outline.geom_type, round(outline.area, 6)) == ("MultiPolygon", 2.0)
+    assert outline.bounds == (-180.0, 59.0, 180.0, 60.0)
+
+
+def test_a_catalog_links_its_items(tmp_path: Path) -> None:
+    items = [write_text(tmp_path / name / "item.json", "{}") for name in ("a", "b c")]
+    catalog = stac_catalog(tmp_path, items, name="batch", description="Two scenes")
+    linked = [link["href"] for link in catalog["links"] if link["rel"] == "item"]
+    assert [tmp_path / href for href in linked] == items
