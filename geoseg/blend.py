@@ -8,13 +8,15 @@ weights are products, their total over all tiles is the product of two vectors a
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
 from geoseg.errors import UsageError
-from geoseg.frame import Box
-from geoseg.grid import Axis, Grid, Tile
+
+if TYPE_CHECKING:
+    from geoseg.frame import Box
+    from geoseg.grid import Axis, Grid, Tile
 
 Blend = Literal["hann", "gaussian", "pyramid", "crop"]
 BLENDS: tuple[Blend, ...] = get_args(Blend)
@@ -40,26 +42,26 @@ def axis_window(axis: Axis, index: int, blend: Blend) -> Ints:
         raise UsageError(f"--blend: {blend!r} is not one of {', '.join(BLENDS)}")
     # Distance of a pixel's centre from the tile's edge, 0..1 in the middle.
     inner = 1 - np.abs((np.arange(axis.tile) + 0.5) * 2 / axis.tile - 1)
-    shape = {
-        "hann": lambda: np.sin(inner * np.pi / 2) ** 2,
-        "gaussian": lambda: np.exp(-0.5 * ((1 - inner) / 0.5) ** 2),
-        "pyramid": lambda: inner,
-    }[blend]()
-    return np.maximum(1, np.rint(shape * _peak(axis))).astype(np.int32)
+    if blend == "hann":
+        shape = np.sin(inner * np.pi / 2) ** 2
+    else:
+        shape = inner if blend == "pyramid" else np.exp(-0.5 * ((1 - inner) / 0.5) ** 2)
+    weights: Ints = np.maximum(1, np.rint(shape * _peak(axis))).astype(np.int32)
+    return weights
 
 
 def tile_weights(grid: Grid, tile: Tile, blend: Blend) -> Ints:
     """Weights (tile height, tile width) int32 of a tile."""
     rows = axis_window(grid.axes[0], tile.index[0], blend)
     cols = axis_window(grid.axes[1], tile.index[1], blend)
-    return np.multiply.outer(rows, cols)
+    return rows[:, None] * cols
 
 
 def total_weights(grid: Grid, box: Box, blend: Blend) -> Ints:
     """The sum of all tiles' weights at the pixels of a box inside the frame: (height, width) int32, at least 1."""
     rows = _axis_total(grid.axes[0], box.row, box.bottom, blend)
     cols = _axis_total(grid.axes[1], box.col, box.right, blend)
-    return np.multiply.outer(rows, cols)
+    return rows[:, None] * cols
 
 
 def add_tile(sums: Ints, area: Box, tile: Tile, levels: np.ndarray[Any, Any], weights: Ints) -> None:

@@ -131,7 +131,7 @@ def nearest(name: str, names: Mapping[str, Any]) -> str:
     return f"; did you mean {close[0]}?" if close else f"; there are {', '.join(sorted(names))}"
 
 
-def _read(name: str, value: Any, where: str) -> Any:  # noqa: ANN401  # as it came from YAML
+def _read(name: str, value: Any, where: str) -> Any:
     if value is None:
         return None
     reader, wanted = _READERS[name]
@@ -141,37 +141,37 @@ def _read(name: str, value: Any, where: str) -> Any:  # noqa: ANN401  # as it ca
         raise UsageError(f"{where} is {value!r}; it takes {wanted}") from error
 
 
-def _text(value: Any) -> str:  # noqa: ANN401
+def _text(value: Any) -> str:
     if isinstance(value, (dict, list, bool)):
         raise TypeError
     return str(value)
 
 
-def _whole(value: Any) -> int:  # noqa: ANN401
+def _whole(value: Any) -> int:
     if isinstance(value, bool) or float(value) != int(value):
         raise TypeError
     return int(value)
 
 
-def _number(value: Any) -> float:  # noqa: ANN401
+def _number(value: Any) -> float:
     if isinstance(value, bool):
         raise TypeError
     return float(value)
 
 
-def _yes_no(value: Any) -> bool:  # noqa: ANN401
+def _yes_no(value: Any) -> bool:
     text = str(value).lower()
     if text not in {"true", "false", "yes", "no", "on", "off", "1", "0"}:
         raise ValueError
     return text in {"true", "yes", "on", "1"}
 
 
-def _names(value: Any) -> tuple[str, ...]:  # noqa: ANN401
+def _names(value: Any) -> tuple[str, ...]:
     parts = value.split(",") if isinstance(value, str) else value
     return tuple(_text(part).strip() for part in parts)
 
 
-def _bands(value: Any) -> str:  # noqa: ANN401
+def _bands(value: Any) -> str:
     if isinstance(value, dict):  # in YAML a mapping reads better: bands: {red: 3, nir: 4}
         return ",".join(f"{role}={band}" for role, band in value.items())
     return _text(value)

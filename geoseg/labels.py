@@ -9,13 +9,14 @@ import numpy as np
 from geoseg.legend import NODATA, Legend
 from geoseg.model import LEVELS
 
+Array = np.ndarray[Any, Any]
 Bytes = np.ndarray[Any, np.dtype[np.uint8]]
 
 PROBABILITY_STEPS = 250
 """Probabilities are stored as uint8 in steps of 1/250."""
 
 
-def label(sums: np.ndarray[Any, Any], totals: np.ndarray[Any, Any], valid: np.ndarray[Any, Any], legend: Legend) -> tuple[Bytes, Bytes]:
+def label(sums: Array, totals: Array, valid: Array, legend: Legend) -> tuple[Bytes, Bytes]:
     """The winning class and its probability.
 
     sums (C, H, W) int32 of weighted levels, totals (H, W) int32 of weights, valid (H, W) bool -> codes (H, W) uint8,
@@ -33,14 +34,14 @@ def label(sums: np.ndarray[Any, Any], totals: np.ndarray[Any, Any], valid: np.nd
     return winner, confidence
 
 
-def probabilities(sums: np.ndarray[Any, Any], totals: np.ndarray[Any, Any], valid: np.ndarray[Any, Any]) -> Bytes:
+def probabilities(sums: Array, totals: Array, valid: Array) -> Bytes:
     """All probabilities (C, H, W) uint8 in steps of 1/250, 255 where not valid; arguments as for `label`."""
     shares = np.stack([_share(channel, totals, PROBABILITY_STEPS) for channel in sums])
     shares[:, ~valid] = NODATA
     return shares
 
 
-def _share(sums: np.ndarray[Any, Any], totals: np.ndarray[Any, Any], steps: int) -> Bytes:
-    """sums / (totals * LEVELS) in steps, rounded, exactly: float64 holds every number that occurs here."""
+def _share(sums: Array, totals: Array, steps: int) -> Bytes:
+    """The share of sums in totals * LEVELS, in steps, rounded; float64 holds every number that occurs here."""
     share: Bytes = np.rint(sums * (steps / LEVELS) / totals).astype(np.uint8)
     return share

@@ -51,11 +51,10 @@ class Runner(Protocol):
 class SerialRunner:
     """Runs each task when its result is asked for, in this process."""
 
-    limit = 1
-    workers = ("this process",)
-
     def __init__(self) -> None:
         """Start idle."""
+        self.limit = 1
+        self.workers = ["this process"]
         self._queue: deque[Task] = deque()
 
     def submit(self, task: Task) -> None:
@@ -81,7 +80,8 @@ class DaskRunner:
     @property
     def limit(self) -> int:
         """Two tasks a thread: one running, one waiting at the worker."""
-        return 2 * max(1, sum(worker["nthreads"] for worker in self._info().values()))
+        threads: int = sum(worker["nthreads"] for worker in self._info().values())
+        return 2 * max(1, threads)
 
     @property
     def workers(self) -> list[str]:
@@ -142,7 +142,7 @@ def run_tasks(tasks: Sequence[Task], runner: Runner) -> Iterator[tuple[Task, Any
 
 
 @contextmanager
-def open_runner(*, workers: int = 0, threads: int = 0, scheduler: str | None = None) -> Iterator[Runner]:
+def open_runner(*, workers: int = 0, scheduler: str | None = None) -> Iterator[Runner]:
     """The runner asked for: a scheduler's address wins, then `workers` local processes (0: this process).
 
     Raises EnvironmentFault where nobody answers at the address.
@@ -176,7 +176,5 @@ def open_runner(*, workers: int = 0, threads: int = 0, scheduler: str | None = N
 
 def _checked(runner: DaskRunner, address: str) -> DaskRunner:
     if not runner.workers:
-        raise EnvironmentFault(f"the Dask scheduler at {address} has no worker; start some with `dask worker {address}`")
+        raise EnvironmentFault(f"the Dask scheduler at {address} has no worker; start one: dask worker {address}")
     return runner
-
-

@@ -51,6 +51,16 @@ class SegmentJob:
         return self.folder / f"sums_{block.name}.npz"
 
 
+def peak_rss_mb() -> float:
+    """The largest resident size of this process so far, in MB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def this_worker() -> str:
+    """Name of this process among those of a cluster."""
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
 @dataclass(frozen=True, slots=True)
 class Receipt:
     """What a task reports instead of arrays."""
@@ -59,8 +69,8 @@ class Receipt:
     forwarded: int = 0
     skipped_nodata: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
-    peak_rss_mb: float = field(default_factory=lambda: peak_rss_mb())
-    worker: str = field(default_factory=lambda: f"{socket.gethostname()}:{os.getpid()}")
+    peak_rss_mb: float = field(default_factory=peak_rss_mb)
+    worker: str = field(default_factory=this_worker)
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,11 +190,6 @@ def border_boxes(grid: Grid, block: Block) -> tuple[Box, ...]:
         Box(top, right, bottom - top, box.right - right),
     )
     return tuple(border for border in boxes if border)
-
-
-def peak_rss_mb() -> float:
-    """The largest resident size of this process so far, in MB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def _normalised(job: SegmentJob, at: tuple[slice, slice], pixels: Array, valid: Array) -> Array:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from affine import Affine
 
-from geoseg.blend import Blend
 from geoseg.frame import Frame
-from geoseg.grid import Grid
 from geoseg.legend import LAND_COVER
 from geoseg.model import LEVELS, ModelBand, ModelBundle
 from geoseg.scene import ArrayScene, Scaling, ScalingRule
 from geoseg.segment import SegmentJob, forward_block, settle_block
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from geoseg.blend import Blend
+    from geoseg.grid import Grid
 
 UTM = "EPSG:32631"
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import rasterio
@@ -13,11 +12,14 @@ from geoseg.legend import LAND_COVER
 from geoseg.model import ModelBand, ModelBundle, save_bundle
 from geoseg.scene import ScalingRule
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
 ROLES = ("red", "green", "blue", "nir")
 
 
 def write_scene(path: Path, pixels: np.ndarray[Any, Any], **profile: Any) -> Path:
-    """Write pixels (bands, height, width) as a GeoTIFF of 1 m in UTM; `descriptions`, `colorinterp`, `mask` as given."""
+    """Write pixels (bands, height, width) as a GeoTIFF of 1 m in UTM, with descriptions, colorinterp, mask as given."""
     descriptions, colorinterp = profile.pop("descriptions", ()), profile.pop("colorinterp", None)
     mask = profile.pop("mask", None)
     defaults = {

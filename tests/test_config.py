@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from geoseg.config import Settings, resolve_settings
 from geoseg.errors import UsageError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def written(tmp_path: Path, text: str) -> Path:
@@ -53,7 +56,7 @@ def test_a_wrong_variable_is_named() -> None:
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="none.yaml cannot be read"):
+    with pytest.raises(UsageError, match=r"none\.yaml cannot be read"):
         resolve_settings({}, tmp_path / "none.yaml")
 
 

@@ -40,7 +40,8 @@ def test_all_that_the_image_is_built_from_is_there_and_not_ignored(repository: P
     rules = (DOCKER / "Dockerfile.dockerignore").read_text(encoding="utf-8").split("\n")
     for name in copied:
         assert (repository / name).exists(), name
-        applying = [rule for rule in rules if rule and fnmatch.fnmatch(name, rule.lstrip("!"))]
+        parts = [name, *map(str, Path(name).parents)]  # a rule for a folder holds for what is in it
+        applying = [rule for rule in rules if rule and any(fnmatch.fnmatch(part, rule.lstrip("!")) for part in parts)]
         assert applying[-1].startswith("!"), f"{name} is ignored by {applying[-1]}"
 
 

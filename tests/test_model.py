@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -12,7 +12,19 @@ from scenes import save_small_bundle
 
 from geoseg.errors import BundleError, EnvironmentFault, GsdError, UsageError
 from geoseg.legend import LAND_COVER, Legend
-from geoseg.model import LEVELS, BundleEngine, EngineChoice, engine_of, find_bundle, fit_to_gsd, load_bundle, open_engine
+from geoseg.model import (
+    LEVELS,
+    BundleEngine,
+    EngineChoice,
+    engine_of,
+    find_bundle,
+    fit_to_gsd,
+    load_bundle,
+    open_engine,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @pytest.fixture(scope="module")

@@ -76,7 +76,8 @@ def test_local_workers_do_what_this_process_does() -> None:
 
 @pytest.mark.slow
 def test_a_scheduler_that_is_not_there_is_said() -> None:
-    with pytest.raises(EnvironmentFault, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:9"), open_runner(
-        scheduler="tcp://127.0.0.1:9"
+    with (
+        pytest.raises(EnvironmentFault, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:9"),
+        open_runner(scheduler="tcp://127.0.0.1:9"),
     ):
         pass

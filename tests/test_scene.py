@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -28,6 +28,9 @@ from geoseg.scene import (
     read_mirrored,
     resolve_scaling,
 )
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 NEEDS = BandNeeds(ROLES, ("nir",))
 RGBA = (ColorInterp.red, ColorInterp.green, ColorInterp.blue, ColorInterp.alpha)
@@ -131,7 +134,9 @@ def test_files_that_are_no_rasters(tmp_path: Path) -> None:
 
 
 def test_damage_names_file_and_window(tmp_path: Path) -> None:
-    path = write_scene(tmp_path / "a.tif", smooth_pixels((256, 256)), tiled=True, blockxsize=64, blockysize=64, compress="deflate")
+    path = write_scene(
+        tmp_path / "a.tif", smooth_pixels((256, 256)), tiled=True, blockxsize=64, blockysize=64, compress="deflate"
+    )
     data = bytearray(path.read_bytes())
     middle = len(data) // 2
     data[middle : middle + 3000] = b"\xff" * 3000

@@ -92,20 +92,20 @@ def test_unknown_truth_draws_no_outline_and_no_object():
     truth[:, :4] = 1
     predicted = np.ones((9, 9), np.uint8)
     scores = score_arrays(predicted, truth, LAND_COVER)
-    assert scores.pixels["pixels"] == 36
-    assert scores.pixels["classes"]["building"]["iou"] == 1.0
-    assert scores.objects["building"]["f1"] == 1.0
-    assert scores.boundaries["building"][0]["precision"] is None
+    assert scores["pixels"]["pixels"] == 36
+    assert scores["pixels"]["classes"]["building"]["iou"] == 1.0
+    assert scores["objects"]["building"]["f1"] == 1.0
+    assert scores["boundaries"]["building"][0]["precision"] is None
 
 
 def test_evaluate_rasters_gives_json_and_perfect_scores_for_the_truth_itself(tmp_path):
     codes = np.random.default_rng(0).integers(0, 5, (40, 50))
     truth = write(tmp_path / "truth.tif", codes)
     scores = evaluate_rasters(truth, truth)
-    assert scores.pixels["mean_iou"] == 1.0
-    assert set(scores.objects) == {"building"}
-    assert [row["tolerance_px"] for row in scores.boundaries["water"]] == [1, 3]
-    assert json.loads(json.dumps(scores.to_json())) == scores.to_json()
+    assert scores["pixels"]["mean_iou"] == 1.0
+    assert set(scores["objects"]) == {"building"}
+    assert [row["tolerance_px"] for row in scores["boundaries"]["water"]] == [1, 3]
+    assert json.loads(json.dumps(scores)) == scores
 
 
 def test_evaluate_rasters_by_strips_equals_the_whole(tmp_path, monkeypatch):
@@ -115,8 +115,8 @@ def test_evaluate_rasters_by_strips_equals_the_whole(tmp_path, monkeypatch):
     whole = evaluate_rasters(predicted, truth)
     monkeypatch.setattr("geoseg.training.evaluate._STRIP_PIXELS", 60)
     pixels = evaluate_rasters(predicted, truth, whole=False)
-    assert pixels.pixels == whole.pixels
-    assert pixels.objects == {}
+    assert pixels["pixels"] == whole["pixels"]
+    assert pixels["objects"] == {}
 
 
 def test_evaluate_rasters_refuses_other_grids_and_codes(tmp_path):
@@ -135,5 +135,5 @@ def test_evaluate_rasters_refuses_other_grids_and_codes(tmp_path):
     strange = write(tmp_path / "strange.tif", codes * 5)
     with pytest.raises(InputError, match="code 5"):
         evaluate_rasters(truth, strange)
-    assert evaluate_rasters(truth, strange, remap={5: 1}).pixels["accuracy"] == 1.0
-    assert evaluate_rasters(truth, strange, remap={5: 255}).pixels["accuracy"] is None
+    assert evaluate_rasters(truth, strange, remap={5: 1})["pixels"]["accuracy"] == 1.0
+    assert evaluate_rasters(truth, strange, remap={5: 255})["pixels"]["accuracy"] is None

@@ -21,7 +21,7 @@ from geoseg.vector.measure import pixel_area_m2
 CODES = st.sampled_from([0, 1, 2, 3, 4, 255])
 
 
-def reader_of(classes: np.ndarray):  # noqa: ANN201
+def reader_of(classes: np.ndarray):
     confidence = (classes.astype(int) * 7 + np.arange(classes.size).reshape(classes.shape) % 50).astype(np.uint8)
     confidence = np.minimum(confidence, 100).astype(np.uint8)
     frame = Box(0, 0, *classes.shape)

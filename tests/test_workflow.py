@@ -249,7 +249,8 @@ def test_outside_the_area_of_interest_all_is_nodata(model: str, scene: Path, tmp
 
 def test_a_batch_has_a_folder_a_scene_and_a_catalog(model: str, tmp_path: Path) -> None:
     paths = [
-        write_scene(tmp_path / f"scene {k} & more.tif", smooth_pixels((70, 70), k), descriptions=NAMES) for k in range(2)
+        write_scene(tmp_path / f"scene {k} & more.tif", smooth_pixels((70, 70), k), descriptions=NAMES)
+        for k in range(2)
     ]
     segment_scenes(paths, tmp_path / "out", Settings(model=model))
     catalog = json.loads((tmp_path / "out" / "catalog.json").read_text())
@@ -280,7 +281,19 @@ def test_damage_in_a_scene_leaves_no_result(model: str, tmp_path: Path) -> None:
 def test_a_killed_run_leaves_nothing_that_opens(model: str, tmp_path: Path) -> None:
     path = write_scene(tmp_path / "big.tif", smooth_pixels((900, 900)), descriptions=NAMES)
     out = tmp_path / "out"
-    command = [sys.executable, "-m", "geoseg", "segment", str(path), "--out", str(out), "--model", model, "--block", "128"]
+    command = [
+        sys.executable,
+        "-m",
+        "geoseg",
+        "segment",
+        str(path),
+        "--out",
+        str(out),
+        "--model",
+        model,
+        "--block",
+        "128",
+    ]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True)
     while not list(out.glob(".geoseg-work/part_*.tif")):
         assert process.poll() is None, "the run ended before it could be killed"
@@ -298,7 +311,7 @@ def test_a_killed_run_leaves_nothing_that_opens(model: str, tmp_path: Path) -> N
 def test_a_full_disk_is_said_and_leaves_no_result(model: str, tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", disk], check=False)
+    mounted = subprocess.run(["/usr/bin/env", "mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", disk], check=False)
     if mounted.returncode:
         pytest.skip("this machine mounts no tmpfs")
     try:
@@ -308,4 +321,4 @@ def test_a_full_disk_is_said_and_leaves_no_result(model: str, tmp_path: Path) ->
         assert isinstance(error.value, EnvironmentFault) or error.value.errno == 28
         assert [file for file in (disk / "out").rglob("*") if file.suffix in {".tif", ".gpkg", ".json"}] == []
     finally:
-        subprocess.run(["umount", disk], check=True)
+        subprocess.run(["/usr/bin/env", "umount", disk], check=True)

@@ -75,7 +75,7 @@ def plan(scene: str, *, config: str | None, as_json: bool, **given: Any) -> None
 @overwrite_option
 @click.option("--dry-run", is_flag=True, help="Plan only, as `geoseg plan`.")
 @speech_options
-def segment(  # noqa: PLR0913  # the options of the command line
+def segment(
     scenes: tuple[str, ...], *, out: str, config: str | None, overwrite: bool, dry_run: bool, quiet: bool,
     log_json: bool, **given: Any,
 ) -> None:  # fmt: skip
@@ -101,9 +101,7 @@ def segment(  # noqa: PLR0913  # the options of the command line
 @click.option("--model", metavar="NAME|DIR", help="Model whose legend to use.  [default: the raster's own legend]")
 @click.option("--raw", is_flag=True, help="No filter, no simplification.")
 @tidy_options
-def vectorize(  # noqa: PLR0913  # the options of the command line
-    classes: str, *, out: str, confidence: str | None, model: str | None, raw: bool, **given: Any
-) -> None:
+def vectorize(classes: str, *, out: str, confidence: str | None, model: str | None, raw: bool, **given: Any) -> None:
     """Make polygons of a class raster again, without inference."""
     from geoseg.workflow.vectors import NO_TIDYING, tidy_rule, vectorize  # noqa: PLC0415
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.ndimage import distance_transform_edt
 
 from geoseg.errors import BundleError, UsageError
 from geoseg.legend import Legend
@@ -68,15 +69,16 @@ class ModelBundle:
     def normalise(self, scaled: Array, valid: Array, roles: tuple[str, ...]) -> np.ndarray[Any, np.dtype[np.float32]]:
         """What the network is fed: (channels, height, width) float32.
 
-        `scaled` (bands, height, width) in 0..1 holds the bands of `roles`. Invalid pixels and channels that the scene
-        lacks are 0, the mean.
+        `scaled` (bands, height, width) in 0..1 holds the bands of `roles`. Channels that the scene lacks are 0, the
+        mean. Invalid pixels take the values of the nearest valid one: an edge of nodata is nothing to be seen.
         """
         channels = np.zeros((len(self.bands), *scaled.shape[1:]), np.float32)
         for channel, band in enumerate(self.bands):
             if band.role in roles:
                 np.subtract(scaled[roles.index(band.role)], band.mean, out=channels[channel])
                 channels[channel] /= band.std
-        np.copyto(channels, 0, where=~valid)
+        if not valid.all():
+            _fill_from_nearest(channels, valid)
         return channels
 
     def to_json(self) -> dict[str, Any]:
@@ -138,6 +140,15 @@ class ModelBundle:
         return bundle
 
 
+def _fill_from_nearest(channels: Array, valid: Array) -> None:
+    if not valid.any():
+        channels[:] = 0
+        return
+    rows, cols = distance_transform_edt(~valid, return_distances=False, return_indices=True)
+    missing = ~valid
+    channels[:, missing] = channels[:, rows[missing], cols[missing]]
+
+
 def _check(bundle: ModelBundle, where: Path) -> None:
     roles = [band.role for band in bundle.bands]
     if not roles or len(set(roles)) != len(roles):
@@ -181,7 +192,8 @@ def find_bundle(name_or_folder: str | Path) -> ModelBundle:
         return load_bundle(named[str(name_or_folder)])
     if folder.is_dir():
         raise BundleError(f"{folder} is not a model bundle: it has no {MANIFEST}")
-    raise UsageError(f"no model {str(name_or_folder)!r}; there are {', '.join(sorted(named)) or 'none'}, or name a folder")
+    there = ", ".join(sorted(named)) or "none"
+    raise UsageError(f"no model {str(name_or_folder)!r}; there are {there}, or name a folder")
 
 
 def load_bundle(folder: Path) -> ModelBundle:
@@ -221,5 +233,7 @@ def weights_path(bundle: ModelBundle) -> Path:
     except OSError as error:
         raise BundleError(f"{path} cannot be read: {error.strerror}") from error
     if found != bundle.sha256:
-        raise BundleError(f"{path} is damaged or was changed: sha256 {found[:12]}..., model.json says {bundle.sha256[:12]}...")
+        raise BundleError(
+            f"{path} is damaged or was changed: sha256 {found[:12]}..., model.json says {bundle.sha256[:12]}..."
+        )
     return path

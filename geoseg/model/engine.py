@@ -39,7 +39,7 @@ class Engine(Protocol):
         """What runs, on what, how precisely, for the record."""
 
     def __call__(self, tiles: Array) -> Array:
-        """Normalised tiles (N, channels, h, w) float32, N <= batch -> probabilities (N, classes, h, w) int16, 0..LEVELS."""
+        """Tiles (N, channels, h, w) float32, normalised, N <= batch -> (N, classes, h, w) int16 in 0..LEVELS."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +59,9 @@ class EngineSource(Protocol):
 
     def open(self) -> Engine:
         """Load the engine; called once a process."""
+
+    def __hash__(self) -> int:
+        """Equal sources open equal engines."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +111,7 @@ class TorchEngine:
         self._device = _device(choice.device)
         self._dtype = _precision(choice.precision, self._device)
         self._tile = network_tile
-        self._network = load_network(bundle).to(self._device, memory_format=torch.channels_last)
+        self._network = load_network(bundle).to(self._device).to(memory_format=torch.channels_last)
         self.batch = choice.batch
 
     @property
@@ -117,7 +120,7 @@ class TorchEngine:
         return f"torch {self._device} {str(self._dtype).removeprefix('torch.')}"
 
     def __call__(self, tiles: Array) -> Array:
-        """As `Engine.__call__`. The batch is filled up with zeros, so that its shape, and with it the result, is fixed."""
+        """As `Engine.__call__`; the batch is filled up with zeros, so that its shape, and so the result, is fixed."""
         torch = self._torch
         count, _, height, width = tiles.shape
         full = np.zeros((self.batch, *tiles.shape[1:]), np.float32)
@@ -155,7 +158,8 @@ def _device(wanted: str) -> torch.device:
     if kind != "cuda" or (index and not index.isdigit()):
         raise UsageError(f"--device: {wanted!r} is not one of auto, cpu, cuda, cuda:N")
     if int(index or 0) >= torch.cuda.device_count():
-        raise EnvironmentFault(f"--device {wanted}: this machine shows {torch.cuda.device_count()} CUDA devices; use --device cpu")
+        count = torch.cuda.device_count()
+        raise EnvironmentFault(f"--device {wanted}: this machine shows {count} CUDA devices; use --device cpu")
     return torch.device("cuda", int(index or 0))
 
 
@@ -172,4 +176,5 @@ def _precision(wanted: str, device: torch.device) -> torch.dtype:
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
     # Without bf16 instructions, autocast on a CPU emulates them, slower than fp32.
-    return torch.bfloat16 if torch.ops.mkldnn._is_mkldnn_bf16_supported() else torch.float32
+    supported = torch.ops.mkldnn._is_mkldnn_bf16_supported()  # noqa: SLF001  # torch offers no other way to ask
+    return torch.bfloat16 if supported else torch.float32

@@ -10,7 +10,7 @@ from geoseg.errors import GsdError
 _NEAR = 0.1
 """Scales this close to 1 are left at 1: the network does not notice, and resampling blurs."""
 _COARSEST = 2.0
-"""Up to this many times the coarsest GSD a scene is resampled; beyond it, detail is missing that nothing brings back."""
+"""Up to this many times the coarsest GSD a scene is resampled; beyond it, nothing brings back the missing detail."""
 _FINEST = 10.0
 """Down to this fraction of the finest GSD a scene is resampled; beyond it, tiles of the scene grow out of hand."""
 
@@ -49,10 +49,11 @@ def fit_to_gsd(
     if not finest / _FINEST <= mean <= coarsest * _COARSEST:
         if not force:
             raise GsdError(
-                f"{name} has a GSD of {mean:.3g} m; the model was trained for {finest:g} to {coarsest:g} m and would see "
-                "nothing it knows; choose another model or scene, or go on all the same by --force"
+                f"{name} has a GSD of {mean:.3g} m; the model was trained for {finest:g} to {coarsest:g} m and would "
+                "see nothing it knows; choose another model or scene, or go on all the same by --force"
             )
-        return TileFit(tile, as_is, f"{name}: GSD {mean:.3g} m is far outside {finest:g} to {coarsest:g} m (forced)")
+        notice = f"{name}: GSD {mean:.3g} m is far outside {finest:g} to {coarsest:g} m (forced)"
+        return TileFit(tile, as_is, notice)
     target = min(max(mean, finest), coarsest)
     scales = [target / side for side in gsd_m]
     if all(abs(scale - 1) <= _NEAR for scale in scales):

@@ -12,9 +12,9 @@ import shapely
 from rasterio.features import geometry_mask
 
 from geoseg.errors import InputError, MissingCrsError
-from geoseg.frame import Box, Frame
 
 if TYPE_CHECKING:
+    from geoseg.frame import Box, Frame
     from geoseg.scene.reading import Array, Scene
 
 _SUFFIXES = (".gpkg", ".geojson", ".json", ".shp", ".fgb", ".parquet")
@@ -73,7 +73,9 @@ def read_area(path: Path, frame: Frame) -> shapely.Geometry:
     except (DataSourceError, ValueError, OSError) as error:
         raise InputError(f"--aoi {path} cannot be read: {str(error).splitlines()[0]}") from error
     if (layer.crs is None) != (frame.crs is None):
-        raise MissingCrsError(f"--aoi {path}: of it and the scene one has no CRS, so that they cannot be laid on each other")
+        raise MissingCrsError(
+            f"--aoi {path}: of it and the scene one has no CRS; assign it, so that they can be matched"
+        )
     if frame.crs is not None:
         layer = layer.to_crs(frame.crs)
     area = shapely.union_all(shapely.make_valid(layer.geometry.array))

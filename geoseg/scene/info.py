@@ -123,31 +123,35 @@ def open_dataset(path: str) -> DatasetReader:
 def read_window(path: str, bands: list[int], box: Box) -> np.ndarray[Any, Any]:
     """Bands (from 1) of a box that lies inside the raster: (bands, height, width) in the file's dtype."""
     dataset = open_dataset(path)
-    window = Window(box.col, box.row, box.width, box.height)  # type: ignore[call-arg]  # attrs class
+    window = Window(box.col, box.row, box.width, box.height)
     try:
         pixels: np.ndarray[Any, Any] = dataset.read(bands, window=window)
     except rasterio.errors.RasterioError as error:
-        raise SceneError(f"{path}, rows {box.row}..{box.bottom - 1}, columns {box.col}..{box.right - 1}: "
-                         f"the file is damaged here ({_cause(error)}); copy it again") from error
+        raise SceneError(
+            f"{path}, rows {box.row}..{box.bottom - 1}, columns {box.col}..{box.right - 1}: "
+            f"the file is damaged here ({_cause(error)}); copy it again"
+        ) from error
     return pixels
 
 
 def read_file_mask(path: str, box: Box) -> np.ndarray[Any, Any]:
     """The dataset mask (internal or external) of a box inside the raster: (height, width) bool."""
-    window = Window(box.col, box.row, box.width, box.height)  # type: ignore[call-arg]  # attrs class
+    window = Window(box.col, box.row, box.width, box.height)
     try:
         mask: np.ndarray[Any, Any] = open_dataset(path).read_masks(1, window=window) > 0
     except rasterio.errors.RasterioError as error:
-        raise SceneError(f"{path}, rows {box.row}..{box.bottom - 1}, columns {box.col}..{box.right - 1}: "
-                         f"the mask is damaged here ({_cause(error)}); copy the file again") from error
+        raise SceneError(
+            f"{path}, rows {box.row}..{box.bottom - 1}, columns {box.col}..{box.right - 1}: "
+            f"the mask is damaged here ({_cause(error)}); copy the file again"
+        ) from error
     return mask
 
 
 _local = threading.local()
 
 
-@ensure_env  # rasterio.open would do that, but takes one driver alone
-def _open(path: str) -> DatasetReader:
+@ensure_env  # type: ignore[untyped-decorator]  # rasterio.open would do that, but takes one driver alone
+def _open(path: str) -> Any:
     try:
         return rasterio.DatasetReader(path, driver=DRIVERS)
     except rasterio.errors.RasterioError as error:
@@ -186,7 +190,8 @@ def sample_boxes(shape: tuple[int, int], budget: int) -> list[Box]:
         return [Box(0, 0, height, width)]
     count = 12
     rows, cols = (min(size, count) for size in shape)
-    box_height, box_width = (max(1, min(budget // count, size // n)) for size, n in zip(shape, (rows, cols), strict=True))
+    box_height = max(1, min(budget // count, height // rows))
+    box_width = max(1, min(budget // count, width // cols))
     tops = np.linspace(0, height - box_height, rows).astype(int)
     lefts = np.linspace(0, width - box_width, cols).astype(int)
     return [Box(int(top), int(left), box_height, box_width) for top in tops for left in lefts]

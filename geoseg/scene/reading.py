@@ -99,7 +99,7 @@ class FileScene:
         pixels = stack[: len(bands)]
         valid = _finite(pixels)
         if self.nodata is not None and not np.isnan(self.nodata):
-            valid &= (pixels != self.nodata).any(axis=0)
+            valid &= ~np.all(pixels == self.nodata, axis=0)
         if self.alpha:
             valid &= stack[-1] > 0
         elif self.info.mask == "file":
@@ -161,7 +161,7 @@ def read_mirrored(scene: Scene, box: Box) -> tuple[Array, Array]:
 
 
 def _finite(pixels: Array) -> Array:
-    if pixels.dtype.kind == "f":
-        finite: Array = np.isfinite(pixels).all(axis=0)
-        return finite
-    return np.ones(pixels.shape[1:], bool)
+    if pixels.dtype.kind != "f":
+        return np.ones(pixels.shape[1:], bool)
+    finite: Array = np.logical_and.reduce(np.isfinite(pixels), axis=0)
+    return finite

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from geoseg.errors import BandRoleError, UsageError
@@ -56,7 +57,7 @@ def parse_bands(text: str) -> dict[str, int]:
     for part in text.split(","):
         role, equals, number = (piece.strip() for piece in part.partition("="))
         if not equals or not role or not number.isdigit() or int(number) < 1:
-            raise UsageError(f"--bands: {part.strip()!r} is not ROLE=NUMBER; write for example red=3,green=2,blue=1,nir=4")
+            raise UsageError(f"--bands: {part.strip()!r} is not ROLE=NUMBER; write for example red=3,green=2,blue=1")
         if role.lower() in bands:
             raise UsageError(f"--bands names {role!r} twice")
         bands[role.lower()] = int(number)
@@ -73,9 +74,9 @@ def role_of_description(text: str) -> str | None:
     if squeezed in ROLES or squeezed in _SYNONYMS:
         return _SYNONYMS.get(squeezed, squeezed)
     words = re.findall(r"[a-z]+[0-9]*", text.lower())
-    joined = [first + second for first, second in zip(words, words[1:], strict=False)]
+    joined = [first + second for first, second in pairwise(words)]
     for word in [*joined, *words]:
-        role = _SYNONYMS.get(word, word)
+        role: str = _SYNONYMS.get(word, word)
         if role in ROLES and len(word) > 1:
             return role
     return None

@@ -13,12 +13,11 @@ if TYPE_CHECKING:
     from geoseg.training.config import TrainConfig, load_config
     from geoseg.training.evaluate import evaluate_rasters
     from geoseg.training.loop import train
-    from geoseg.training.scores import RasterScores, score_arrays
+    from geoseg.training.scores import score_arrays
 
-__all__ = ["RasterScores", "TrainConfig", "evaluate_rasters", "load_config", "score_arrays", "train"]
+__all__ = ["TrainConfig", "evaluate_rasters", "load_config", "score_arrays", "train"]
 
 _HOME = {
-    "RasterScores": "scores",
     "TrainConfig": "config",
     "evaluate_rasters": "evaluate",
     "load_config": "config",

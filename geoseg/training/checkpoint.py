@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 Weights = dict[str, torch.Tensor]
 
+MAY_CHANGE = {"fit.steps", "name", "description", "licence", "card"}
+"""Keys on which the steps so far do not depend (but for the rate, if `fit.steps` changes)."""
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -61,18 +64,20 @@ def load_checkpoint(path: Path, config: dict[str, Any]) -> Checkpoint | None:
 
 
 def differing_keys(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
-    """The dotted keys under which two configurations differ, leaving out `fit.steps`.
+    """The dotted keys under which two configurations differ, leaving out `MAY_CHANGE`.
 
     >>> differing_keys({"seed": 1, "fit": {"steps": 5}}, {"seed": 2, "fit": {"steps": 9}})
     ['seed']
     """
     found = []
     for key in sorted(set(old) | set(new)):
-        a, b = old.get(key), new.get(key)
+        name, a, b = f"{prefix}{key}", old.get(key), new.get(key)
+        if name in MAY_CHANGE or a == b:
+            continue
         if isinstance(a, dict) and isinstance(b, dict):
-            found += differing_keys(a, b, f"{prefix}{key}.")
-        elif a != b and f"{prefix}{key}" != "fit.steps":
-            found.append(f"{prefix}{key}")
+            found += differing_keys(a, b, f"{name}.")
+        else:
+            found.append(name)
     return found
 
 

@@ -10,7 +10,7 @@ from geoseg.errors import FrameMismatchError, InputError, UsageError
 from geoseg.frame import Box, Frame, parse_crs
 from geoseg.legend import LAND_COVER, NODATA, Legend
 from geoseg.scene import BandNeeds, FileScene, open_scene
-from geoseg.training.scores import RasterScores, confusion_matrix, pixel_scores, score_arrays
+from geoseg.training.scores import confusion_matrix, pixel_scores, score_arrays
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,13 +30,14 @@ def evaluate_rasters(
     legend: Legend = LAND_COVER,
     remap: dict[int, int] | None = None,
     whole: bool = True,
-) -> RasterScores:
+) -> dict[str, Any]:
     """Pixel, object and boundary scores of the class raster `predicted` against `truth`, both uint8 codes of `legend`.
 
-    Truth of 255 and pixels that the truth masks count nowhere; `remap` renames codes of the truth first. A predicted
-    255 counts as wrong where the truth is known. Pixels are counted strip by strip; with `whole` off objects and
-    outlines, which need both rasters in memory, are left out. Raises FrameMismatchError where the rasters lie on
-    different grids, InputError where the truth holds a code that the legend lacks, or is too large for `whole`.
+    The result is plain dicts, lists and numbers, as `score_arrays` gives them. Truth of 255 and pixels that the truth
+    masks count nowhere; `remap` renames codes of the truth first. A predicted 255 counts as wrong where the truth is
+    known. Pixels are counted strip by strip; with `whole` off objects and outlines, which need both rasters in memory,
+    are left out. Raises FrameMismatchError where the rasters lie on different grids, InputError where the truth holds
+    a code that the legend lacks, or is too large for `whole`.
     """
     first, second = _open(predicted), _open(truth)
     require_one_grid(first.frame, second.frame, str(predicted), str(truth))
@@ -59,7 +60,7 @@ def evaluate_rasters(
         (confusion_matrix(_codes(first, strip), rename(_codes(second, strip)), legend.codes) for strip in strips),
         start=np.zeros((len(legend.codes), len(legend.codes) + 1), np.int64),
     )
-    return RasterScores(pixel_scores(confusion, legend.names), {}, {})
+    return {"pixels": pixel_scores(confusion, legend.names), "objects": {}, "boundaries": {}}
 
 
 def require_one_grid(first: Frame, second: Frame, first_name: str, second_name: str) -> None:

@@ -10,9 +10,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors.torch import save
+import yaml
+from safetensors.torch import load, save
 
-from geoseg.model import load_bundle, save_bundle
+from geoseg.model import load_bundle, save_bundle, weights_path
 from geoseg.model.network import build_network
 from geoseg.training.augment import batch_of
 from geoseg.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, write_atomically
@@ -43,7 +44,8 @@ def train(
 
     A run that was interrupted goes on from `out/checkpoint.pt`, and its result is bit for bit that of one that was not
     (on one machine, with as many threads); with `resume` off it starts anew. `progress` gets one line at a time.
-    Raises UsageError where the checkpoint is of another configuration (only `fit.steps` may differ).
+    Raises UsageError where the checkpoint is of another configuration; `fit.steps` and the words of the bundle may
+    differ.
     """
     out.mkdir(parents=True, exist_ok=True)
     run = _Run(config, out, progress or (lambda _: None))
@@ -78,8 +80,7 @@ class _Run:
 
     def start(self, checkpoint: Checkpoint | None) -> None:
         """Take up where a checkpoint left off."""
-        config_text = json.dumps(plain(self.config), indent=2)  # JSON is YAML, and the same for the same config
-        write_atomically(self.out / "config.yaml", (config_text + "\n").encode())
+        write_atomically(self.out / "config.yaml", yaml.safe_dump(plain(self.config), sort_keys=False).encode())
         if checkpoint is None:
             return
         self.network.load_state_dict(checkpoint.network)
@@ -160,18 +161,15 @@ class _Run:
 
     def finish(self) -> ModelBundle:
         """Score the best weights, as stored, on all windows of the places held out."""
-        from safetensors.torch import load_file  # noqa: PLC0415
-
         folder = self.out / "bundle"
-        bundle = load_bundle(folder)
-        if not bundle.scores.get("all_windows"):
-            self.judged.load_state_dict(load_file(folder / "weights.safetensors"))
-            scores = {
-                "validation": validate(self.judged, self.config, self.held_out),
-                "step": bundle.scores["step"],
-                "all_windows": True,
-            }
-            bundle = save_bundle(replace(bundle, scores=scores), (folder / "weights.safetensors").read_bytes(), folder)
+        stored = load_bundle(folder)
+        scores = stored.scores
+        weights = weights_path(stored).read_bytes()
+        if not scores.get("all_windows"):
+            self.judged.load_state_dict(load(weights))
+            judged = validate(self.judged, self.config, self.held_out)
+            scores = {"validation": judged, "step": scores["step"], "all_windows": True}
+        bundle = save_bundle(replace(self.config.bundle, scores=scores), weights, folder)
         draw_curves(self.history, self.out / "curves.png")
         self.say(f"wrote {folder}")
         return bundle

@@ -5,7 +5,6 @@ Truth of 255 is left out everywhere. A score that nothing is there to measure (0
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -140,26 +139,17 @@ def _ratio(part: Any, whole: Any) -> float | None:
     return float(part) / float(whole) if whole else None
 
 
-@dataclass(frozen=True, slots=True)
-class RasterScores:
-    """All scores of one class raster against another; `to_json` is what `geoseg evaluate --json` prints."""
+def score_arrays(predicted: Array, truth: Array, legend: Legend) -> dict[str, Any]:
+    """Scores of class codes (H, W) against the truth (H, W), 255 unknown, as plain dicts, lists and numbers.
 
-    pixels: dict[str, Any]
-    objects: dict[str, dict[str, Any]]
-    boundaries: dict[str, list[dict[str, Any]]]
-
-    def to_json(self) -> dict[str, Any]:
-        """As plain dicts, lists and numbers."""
-        return {"pixels": self.pixels, "objects": self.objects, "boundaries": self.boundaries}
-
-
-def score_arrays(predicted: Array, truth: Array, legend: Legend) -> RasterScores:
-    """Pixel scores of all classes, objects of classes of that kind, outlines at 1 and 3 pixels of all foreground."""
-    return RasterScores(
-        pixels=pixel_scores(confusion_matrix(predicted, truth, legend.codes), legend.names),
-        objects={c.name: object_scores(predicted, truth, c.code) for c in legend.classes if c.kind == "object"},
-        boundaries={
+    `pixels` holds those of all classes, `objects` those of each class of that kind, `boundaries` those of the outlines
+    of each foreground class at 1 and 3 pixels.
+    """
+    return {
+        "pixels": pixel_scores(confusion_matrix(predicted, truth, legend.codes), legend.names),
+        "objects": {c.name: object_scores(predicted, truth, c.code) for c in legend.classes if c.kind == "object"},
+        "boundaries": {
             c.name: [boundary_scores(predicted, truth, c.code, tolerance) for tolerance in (1, 3)]
             for c in legend.foreground
         },
-    )
+    }

@@ -32,7 +32,7 @@ def measure(components: Components, frame: Frame, legend: Legend) -> dict[str, g
     components = components.select(order)
     polygons = to_map(components.polygons, frame)
     area_m2, perimeter_m = areas_and_perimeters_m(polygons, frame)
-    columns = {
+    columns: dict[str, Array] = {
         "code": components.codes.astype(np.int16),
         "confidence": np.round(components.confidence_sum / np.maximum(components.pixels, 1) / 100, 4),
         "confidence_min": components.confidence_min / 100,
@@ -94,10 +94,10 @@ def pixel_area_m2(frame: Frame) -> float | None:
 
 
 def _geodesic(polygons: Array, crs: str) -> tuple[Array, Array]:
-    from pyproj import Transformer  # noqa: PLC0415
+    from pyproj import Geod, Transformer  # noqa: PLC0415
 
     parsed = parse_crs(crs)
-    geod = parsed.get_geod()
+    geod = parsed.get_geod() or Geod(ellps="WGS84")
     to_lonlat = Transformer.from_crs(parsed, parsed.geodetic_crs, always_xy=True)
     lonlat = shapely.transform(polygons, lambda xy: np.stack(to_lonlat.transform(xy[:, 0], xy[:, 1]), axis=1))
     measured = [geod.geometry_area_perimeter(polygon) for polygon in lonlat]
@@ -105,7 +105,9 @@ def _geodesic(polygons: Array, crs: str) -> tuple[Array, Array]:
     return areas, np.asarray([perimeter for _, perimeter in measured])
 
 
-def _extra(entry: ClassEntry, pixel_polygons: Array, frame: Frame, area_m2: Array, perimeter_m: Array) -> dict[str, Array]:
+def _extra(
+    entry: ClassEntry, pixel_polygons: Array, frame: Frame, area_m2: Array, perimeter_m: Array
+) -> dict[str, Array]:
     """The columns that objects and lines have on top."""
     if entry.kind == "object":
         return {"orientation_deg": np.round(_orientation_deg(pixel_polygons, frame), 2)}
@@ -137,7 +139,8 @@ def _layer(entry: ClassEntry, rows: dict[str, Array], polygons: Array, frame: Fr
     import geopandas as gpd  # noqa: PLC0415  # 1.5 s
 
     names = np.full(len(polygons), entry.name, object)
-    return gpd.GeoDataFrame({"class": names, **rows}, geometry=gpd.GeoSeries(list(polygons), crs=frame.crs), crs=frame.crs)
+    geometry = gpd.GeoSeries(list(polygons), crs=frame.crs)
+    return gpd.GeoDataFrame({"class": names, **rows}, geometry=geometry, crs=frame.crs)
 
 
 def _top_left(polygons: Array) -> Array:

@@ -6,6 +6,7 @@ Neighbours are pixels that share a side (4-connectivity). Nodata and background 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,10 +20,10 @@ from geoseg.frame import Box
 from geoseg.legend import NODATA, Legend
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
 Array = np.ndarray[Any, Any]
-Reader = Callable[[Box], tuple[Array, Array]] if TYPE_CHECKING else object
+Reader = Callable[[Box], tuple[Array, Array]]
 """Reads a box: classes (h, w) uint8 and confidence (h, w) uint8 in percent."""
 
 
@@ -124,7 +125,7 @@ def _polygonize_block(
         touches_edge=at_edge,
     )
     shifted = np.where(numbers >= 0, numbers + first, -1)
-    sides = {"top": np.s_[0, :], "bottom": np.s_[-1, :], "left": np.s_[:, 0], "right": np.s_[:, -1]}
+    sides: dict[str, Any] = {"top": np.s_[0, :], "bottom": np.s_[-1, :], "left": np.s_[:, 0], "right": np.s_[:, -1]}
     return components, {side: _Edge(classes[at].copy(), shifted[at].copy()) for side, at in sides.items()}
 
 

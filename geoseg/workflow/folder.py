@@ -6,7 +6,6 @@ import hashlib
 import json
 import shutil
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geoseg.errors import EnvironmentFault, RunFolderError, UsageError
@@ -14,6 +13,7 @@ from geoseg.write import sweep_partials, write_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 MANIFEST = "run.json"
 _WORK = ".geoseg-work"

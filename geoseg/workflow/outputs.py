@@ -71,15 +71,10 @@ def write_rasters(job: SegmentJob, out: Path, work: Path) -> list[Path]:
     return written
 
 
-def write_qgis(prepared: Prepared, job: SegmentJob, out: Path) -> Path:
+def write_qgis(prepared: Prepared, out: Path) -> Path:
     """project.qgs: the scene below, rasters switched off, polygons on top."""
     gpkg = out / "features.gpkg"
     bands = rgb_bands(prepared.scene)
-    stretch = None
-    if set(bands) <= set(prepared.scene.bands):
-        at = [prepared.scene.bands.index(band) for band in bands]
-        gain, offset = job.scaling.gain, job.scaling.offset
-        stretch = tuple((-offset[k] / gain[k], (1 - offset[k]) / gain[k]) for k in at)
     write_project(
         out / "project.qgs",
         scene=Path(prepared.scene.info.path).resolve(),
@@ -89,7 +84,6 @@ def write_qgis(prepared: Prepared, job: SegmentJob, out: Path) -> Path:
         legend=prepared.bundle.legend,
         frame=prepared.scene.frame,
         title=Path(prepared.scene.info.path).stem,
-        stretch=stretch,
     )
     return out / "project.qgs"
 
@@ -157,5 +151,6 @@ def write_item(prepared: Prepared, out: Path, *, catalog: str | None) -> Path:
 def write_catalog(out: Path, results: Sequence[RunResult]) -> Path:
     """catalog.json over the items of a batch."""
     items = [result.folder / "item.json" for result in results]
-    catalog = stac_catalog(out, items, name=out.name or "geoseg", description=f"{len(items)} scenes segmented by geoseg")
+    described = f"{len(items)} scenes segmented by geoseg"
+    catalog = stac_catalog(out, items, name=out.name or "geoseg", description=described)
     return write_text(out / "catalog.json", json.dumps(catalog, indent=2) + "\n")

@@ -9,19 +9,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from geoseg.model import engine_of
+from geoseg.segment import peak_rss_mb
 from geoseg.workflow.prepare import prepare
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from geoseg.config import Settings
+    from geoseg.grid import Block
     from geoseg.workflow.prepare import Prepared
 
-_BASE_MB = 560
-"""Resident size of a worker that has imported torch and loaded nothing."""
-_ACTIVATIONS = 9.0
-"""Bytes that the forward pass of the embedded kind of network holds at its peak, per input byte of a full batch of
-four float32 channels at 64 features a pixel: measured, see `tests/benchmarks/memory.py`."""
+_DASK_MB = 70
+"""What a Dask worker holds more than this process does."""
 
 
 @dataclass(frozen=True)
@@ -52,10 +51,13 @@ class Plan:
 
 
 def plan_scene(path: Path, settings: Settings) -> Plan:
-    """Plan a scene; runs the network once on an empty batch to time it. Raises what `prepare` raises."""
+    """Plan a scene; runs the network on an empty batch, to see what time and memory it takes on this machine.
+
+    Raises what `prepare` and `open_engine` raise.
+    """
     prepared = prepare(path, settings)
     info, grid = prepared.scene.info, prepared.grid
-    job = prepared.job(info_folder(path))
+    job = prepared.job(path.parent)  # a plan writes nothing: the folder is never used
     engine = engine_of(job.engine)
     tiles = np.zeros((engine.batch, len(prepared.bundle.bands), *prepared.fit.scene), np.float32)
     engine(tiles)  # the first call pays for allocations
@@ -75,7 +77,7 @@ def plan_scene(path: Path, settings: Settings) -> Plan:
         overlap=grid.overlap,
         blocks=len(grid.blocks),
         block=largest.box.shape,
-        memory_mb=round(predict_memory_mb(prepared, largest.reach.area)),
+        memory_mb=round(peak_rss_mb() + predict_block_mb(prepared, largest) + (_DASK_MB if settings.workers else 0)),
         disk_mb=round(predict_disk_mb(prepared), 1),
         seconds=round(a_tile * grid.tile_count / max(1, settings.workers), 1),
         notices=prepared.notices,
@@ -97,21 +99,10 @@ def plan_text(plan: Plan) -> str:
     return "\n".join([*lines, *(f"  note    {notice}" for notice in plan.notices)])
 
 
-def info_folder(path: Path) -> Path:
-    """A plan writes nothing; the folder of its job is never used."""
-    return path.parent
-
-
-def predict_memory_mb(prepared: Prepared, reach_px: int) -> float:
-    """Peak of a worker: interpreter and libraries, network and its activations, and the arrays of a block."""
-    classes, bands = len(prepared.bundle.legend.classes), len(prepared.scene.bands)
-    stored = np.dtype(prepared.scene.dtype).itemsize
-    # Pixels as read and mirrored; sums; while labelling a running maximum, its share in float64, totals, labels.
-    block = reach_px * (2 * bands * stored + 4 * classes + 4 + 4 + 16 + 4)
-    network_px = prepared.fit.network**2 * prepared.settings.batch
-    scene_px = prepared.grid.tile[0] * prepared.grid.tile[1] * prepared.settings.batch
-    tiles = network_px * 64 * _ACTIVATIONS + scene_px * 4 * (2 * len(prepared.bundle.bands) + 2 * classes)
-    return _BASE_MB + (block + tiles) / 1e6
+def predict_block_mb(prepared: Prepared, block: Block) -> float:
+    """What a block adds to the peak of a worker that has run its network: pixels as read and mirrored, mask, sums."""
+    stored = np.dtype(prepared.scene.dtype).itemsize * len(prepared.scene.bands)
+    return block.reach.area * (2 * stored + 1 + 4 * len(prepared.bundle.legend.classes)) / 1e6
 
 
 def predict_disk_mb(prepared: Prepared) -> float:

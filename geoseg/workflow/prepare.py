@@ -34,9 +34,10 @@ class Prepared:
     def notices(self) -> tuple[str, ...]:
         """What the user should know before trusting the result."""
         missing = [role for role in self.bundle.needs.roles if role not in self.scene.roles]
-        without = f"{self.scene.info.path}: no {' and '.join(missing)} band; {self.bundle.name} goes on without, at some loss"
-        alpha = [role for role, band in self.scene_bands.items() if self.scene.info.interpretations[band - 1] == "alpha"]
-        taken = f"{self.scene.info.path}: the band tagged alpha is no mask and is taken as {' and '.join(alpha)}"
+        info = self.scene.info
+        without = f"{info.path}: no {' and '.join(missing)} band; {self.bundle.name} goes on without, at some loss"
+        alpha = [role for role, band in self.scene_bands.items() if info.interpretations[band - 1] == "alpha"]
+        taken = f"{info.path}: the band tagged alpha is no mask and is taken as {' and '.join(alpha)}"
         texts = (self.fit.notice, without if missing else "", taken if alpha else "")
         return tuple(text for text in texts if text)
 
@@ -113,7 +114,7 @@ def scene_record(prepared: Prepared, job: SegmentJob) -> dict[str, Any]:
         "bands": prepared.scene_bands,
         "nodata": prepared.scene.nodata,
         "mask": "alpha" if prepared.scene.alpha else info.mask if info.mask == "file" else "none",
-        "scaling": {"gain": list(job.scaling.gain), "offset": list(job.scaling.offset)},
+        "scaling": {"gain": list(job.scaling.gain), "offset": list(job.scaling.offset), "gamma": job.scaling.gamma},
     }
 
 

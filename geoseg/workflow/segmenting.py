@@ -88,7 +88,7 @@ def segment_scenes(
     return results
 
 
-def segment_scene(  # noqa: PLR0913  # as `segment_scenes`
+def segment_scene(
     path: Path,
     out: Path,
     settings: Settings | None = None,
@@ -130,7 +130,7 @@ def _segment_prepared(prepared: Prepared, out: Path, runner: Runner, call: Call)
                 for name in prepared.settings.format:
                     outputs += write_layers(layers, out, "features", name, job.bundle.legend)
                 call.progress.advance("polygons", 1, 1)
-        outputs.append(write_qgis(prepared, job, out))
+        outputs.append(write_qgis(prepared, out))
         record = _record(prepared, job, call, tally)
         record["features"] = count_features(layers) if layers is not None else {}
         record["seconds"] = {key: round(value, 3) for key, value in {**tally.seconds, **watch.seconds}.items()}
@@ -195,7 +195,8 @@ def _folders(paths: Sequence[Path], out: Path) -> list[Path]:
     stems = [path.stem for path in paths]
     twice = sorted({stem for stem in stems if stems.count(stem) > 1})
     if twice:
-        raise UsageError(f"several scenes are named {', '.join(twice)}, so their folders below {out} would be one; rename them")
+        names = ", ".join(twice)
+        raise UsageError(f"several scenes are named {names}, so their folders below {out} would be one; rename them")
     return [out / stem for stem in stems]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geoseg.config import FORMATS
@@ -15,6 +14,8 @@ from geoseg.vector.measure import pixel_area_m2
 from geoseg.write import read_legend, write_layers
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import geopandas as gpd
     import numpy as np
 
@@ -38,7 +39,8 @@ def polygons_of(
     components = polygonize(read, frame.shape, legend, block)
     layers = measure(tidy(components, rule, pixel_area_m2(frame) or 1.0), frame, legend)
     if confidence is None:
-        layers = {name: layer.assign(confidence=float("nan"), confidence_min=float("nan")) for name, layer in layers.items()}
+        unknown = {"confidence": float("nan"), "confidence_min": float("nan")}
+        layers = {name: layer.assign(**unknown) for name, layer in layers.items()}
     return layers
 
 
@@ -57,7 +59,8 @@ def vectorize(
     """
     kind = out.suffix.lstrip(".").lower()
     if kind not in FORMATS:
-        raise UsageError(f"--out {out}: the suffix names the format; it takes {', '.join('.' + name for name in FORMATS)}")
+        suffixes = ", ".join(f".{name}" for name in FORMATS)
+        raise UsageError(f"--out {out}: the suffix names the format; it takes {suffixes}")
     info = inspect_scene(classes)
     if info.dtype != "uint8":
         raise InputError(f"{classes} holds {info.dtype}; class codes are uint8, as geoseg segment writes them")

@@ -1,11 +1,10 @@
-"""`verify`: is a finished run still what it was when it finished?"""
+"""`verify`: whether a finished run is still what it was when it finished."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pyarrow
+import pyarrow as pa
 import pyogrio
 import rasterio
 import shapely
@@ -16,6 +15,7 @@ from geoseg.workflow.folder import MANIFEST, file_sha256, read_manifest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 _VECTORS = {".gpkg", ".parquet", ".fgb", ".shp", ".geojson"}
 _AT_A_TIME = 50_000
@@ -64,7 +64,7 @@ def _vector_faults(path: Path) -> Iterator[str]:
     try:
         for layer, geometries in _geometries(path):
             invalid[layer] = invalid.get(layer, 0) + int((~shapely.is_valid(geometries)).sum())
-    except (pyogrio.errors.DataSourceError, pyarrow.ArrowException, OSError) as error:
+    except (pyogrio.errors.DataSourceError, pa.ArrowException, OSError) as error:
         yield f"{path} cannot be read: {error}"
     yield from (f"{path}, layer {layer}: {count} geometries are invalid" for layer, count in invalid.items() if count)
 

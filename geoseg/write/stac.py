@@ -137,7 +137,8 @@ def footprint(frame: Frame) -> tuple[Json | None, list[float] | None]:
     along = (steps - edge)[:, None]
     cols, rows = (corners[edge] * (1 - along) + corners[edge + 1] * along).T
     to_wgs84 = Transformer.from_crs(parse_crs(frame.crs), "EPSG:4326", always_xy=True)
-    lon, lat = to_wgs84.transform(*(frame.transform * (cols, rows)))
+    t = frame.transform
+    lon, lat = to_wgs84.transform(t.a * cols + t.b * rows + t.c, t.d * cols + t.e * rows + t.f)
     lon = np.degrees(np.unwrap(np.radians(lon)))  # a ring without a jump, even if it leaves -180..180
     # Points that a straight edge passes within a decimetre say nothing.
     outline = shapely.simplify(shapely.Polygon(np.round(np.column_stack([lon, lat]), _DECIMALS)), 1e-6)

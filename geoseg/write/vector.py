@@ -165,10 +165,7 @@ def _add_styles(path: Path, styles: Mapping[str, str]) -> None:
 
 
 def _write_parquet(frame: gpd.GeoDataFrame, out: Path) -> None:
-    try:
-        from pyarrow.parquet import read_metadata  # type: ignore[import-untyped]  # noqa: PLC0415  # for this format alone
-    except ImportError as error:
-        raise UsageError("--format: parquet needs pyarrow; install it (pip install pyarrow) or use gpkg") from error
+    from pyarrow.parquet import read_metadata  # noqa: PLC0415  # for this format alone
 
     with replacing(out) as partial:
         frame.to_parquet(partial, index=False, compression="zstd", schema_version="1.1.0", write_covering_bbox=True)

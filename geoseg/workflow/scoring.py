@@ -1,0 +1,49 @@
+"""`evaluate`: a class raster against the truth."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from geoseg.legend import LAND_COVER
+from geoseg.scene import inspect_scene
+from geoseg.training import evaluate_rasters
+from geoseg.write import read_legend
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_WHOLE_PIXELS = 1 << 28
+"""Up to so many pixels objects and outlines are scored as well; they need both rasters in memory."""
+
+
+def score_rasters(predicted: Path, truth: Path) -> dict[str, Any]:
+    """Pixel, object and boundary scores of `predicted` against `truth`, as JSON values.
+
+    The legend is the one stored in `predicted`, else that of the embedded model. Beyond 268 million pixels objects and
+    boundaries are left out. Raises FrameMismatchError or InputError.
+    """
+    height, width = inspect_scene(truth).frame.shape
+    inspect_scene(predicted)
+    legend = read_legend(predicted) or LAND_COVER
+    return evaluate_rasters(predicted, truth, legend=legend, whole=height * width <= _WHOLE_PIXELS)
+
+
+def scores_text(scores: dict[str, Any]) -> str:
+    """`score_rasters` for people."""
+    pixels = scores["pixels"]
+    lines = [f"{'class':14} {'IoU':>6} {'F1':>6} {'prec.':>6} {'recall':>6}"]
+    for name, row in pixels["classes"].items():
+        shown = [f"{_number(row[key]):>6}" for key in ("iou", "f1", "precision", "recall")]
+        lines.append(f"{name:14} {' '.join(shown)}")
+    lines.append(f"mean IoU {_number(pixels['mean_iou'])}, overall accuracy {_number(pixels['accuracy'])}")
+    for name, row in scores["objects"].items():
+        found = ", ".join(f"{key} {_number(row[key])}" for key in ("precision", "recall", "f1"))
+        lines.append(f"objects of {name} at IoU 0.5: {found}")
+    for name, rows in scores["boundaries"].items():
+        near = ", ".join(f"{_number(row['f1'])} within {row['tolerance_px']} px" for row in rows)
+        lines.append(f"boundary F1 of {name}: {near}")
+    return "\n".join(lines)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
