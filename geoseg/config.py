@@ -80,6 +80,7 @@ CHOICES = {
     "engine": ("auto", "torch"),
     "precision": ("auto", "fp32", "bf16", "fp16"),
 }
+_OTHER_VARIABLES = {"GEOSEG_MODELS"}
 _LEAST = {
     "tile": 32, "overlap": 0, "block": 1, "batch": 1, "workers": 0, "threads": 1, "min_area": 0, "min_hole": 0,
     "simplify": 0,
@@ -94,9 +95,13 @@ def resolve_settings(
     Raises UsageError naming the key, what it got and what it takes.
     """
     merged: dict[str, Any] = {}
-    for name in _READERS:
-        if (environment or {}).get(variable := f"GEOSEG_{name.upper()}"):
-            merged[name] = _read(name, (environment or {})[variable], f"the variable {variable}")
+    for variable, text in (environment or {}).items():
+        if not variable.startswith("GEOSEG_") or variable in _OTHER_VARIABLES or not text:
+            continue
+        name = variable.removeprefix("GEOSEG_").lower()
+        if name not in _READERS:
+            raise UsageError(f"the variable {variable} sets nothing{nearest(name, _READERS)}")
+        merged[name] = _read(name, text, f"the variable {variable}")
     if file is not None:
         for name, value in read_yaml(file).items():
             if name not in _READERS:

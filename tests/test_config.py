@@ -55,6 +55,11 @@ def test_a_wrong_variable_is_named() -> None:
         resolve_settings({}, None, {"GEOSEG_BLOCK": "x"})
 
 
+def test_a_variable_that_sets_nothing_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"GEOSEG_BLOK sets nothing; did you mean block\?"):
+        resolve_settings({}, None, {"GEOSEG_BLOK": "3", "GEOSEG_MODELS": "here", "HOME": "there"})
+
+
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"none\.yaml cannot be read"):
         resolve_settings({}, tmp_path / "none.yaml")

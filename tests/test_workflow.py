@@ -63,7 +63,7 @@ def test_a_run_leaves_what_the_contract_says(run: Path, scene: Path) -> None:
     found = {path.name for path in run.iterdir()}
     expected = {
         "classes.tif", "confidence.tif", "probabilities.tif", "features.gpkg", "project.qgs",
-        "report.html", "run.json", "item.json",
+        "report.html", "classes.qml", "confidence.qml", "run.json", "item.json",
     }  # fmt: skip
     assert expected <= found
     parquet = {f"features_{name}.parquet" for name in ("building", "road", "vegetation", "water")}

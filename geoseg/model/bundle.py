@@ -186,7 +186,7 @@ def find_bundle(name_or_folder: str | Path) -> ModelBundle:
     """The bundle in a folder, or of a name among the embedded and the user's; raises UsageError where there is none."""
     folder = Path(name_or_folder)
     if (folder / MANIFEST).is_file():
-        return load_bundle(folder)
+        return load_bundle(folder.absolute())
     named = embedded_bundles()
     if str(name_or_folder) in named:
         return load_bundle(named[str(name_or_folder)])

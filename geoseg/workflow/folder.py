@@ -29,7 +29,7 @@ def claimed(out: Path, *, overwrite: bool) -> Iterator[Path]:
     """
     if (out / MANIFEST).exists() and not overwrite:
         raise UsageError(f"{out} holds a finished run; choose another --out, or say --overwrite")
-    work = out / _WORK
+    work = out.absolute() / _WORK
     try:
         out.mkdir(parents=True, exist_ok=True)
         sweep_partials(out)

@@ -24,6 +24,7 @@ from geoseg.report import (
 from geoseg.vector.measure import pixel_area_m2
 from geoseg.write import RasterSpec, RunRecord, stac_catalog, stac_item, write_cog, write_project, write_text
 from geoseg.write.stac import tiff_datetime
+from geoseg.write.style import classes_qml, confidence_qml
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 _WHAT = {
     "classes.tif": "class codes",
     "classes.tif.aux.xml": "class names for GDAL and QGIS",
+    "classes.qml": "style of classes.tif for QGIS",
+    "confidence.qml": "style of confidence.tif for QGIS",
     "confidence.tif": "probability of the winning class, in percent",
     "probabilities.tif": "probability of each class",
     "features.gpkg": "polygons, a layer a class, styled for QGIS",
@@ -68,6 +71,9 @@ def write_rasters(job: SegmentJob, out: Path, work: Path) -> list[Path]:
         sidecar = out / f"{name}.aux.xml"
         if sidecar.exists():
             written.append(sidecar)
+    # QGIS styles a raster by what lies beside it; without, its legend lists all 256 entries of the colour table.
+    written.append(write_text(out / "classes.qml", classes_qml(legend)))
+    written.append(write_text(out / "confidence.qml", confidence_qml()))
     return written
 
 

@@ -72,7 +72,7 @@ def prepare(path: Path, settings: Settings) -> Prepared:
     """
     bundle = find_bundle(settings.model)
     scene = open_scene(
-        path,
+        path.absolute(),  # workers may run elsewhere
         bundle.needs,
         bands=parse_bands(settings.bands) if settings.bands else None,
         nodata=settings.nodata,
