@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+import torch
 from scenes import save_small_bundle
 
 from geoseg.errors import BundleError, EnvironmentFault, GsdError, UsageError
@@ -22,6 +23,7 @@ from geoseg.model import (
     load_bundle,
     open_engine,
 )
+from geoseg.model.network import build_network
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -88,6 +90,14 @@ def test_weights_that_do_not_fit_are_refused(
 ) -> None:
     with pytest.raises(BundleError, match=message):
         open_engine(load_bundle(edited(folder, tmp_path, **changes)), EngineChoice(device="cpu"), 64)
+
+
+@pytest.mark.parametrize("architecture", ["Unet", "DeepLabV3Plus"])
+@pytest.mark.parametrize(("channels", "classes"), [(1, 2), (3, 5), (13, 9)])
+def test_networks_take_any_number_of_bands_and_classes(architecture: str, channels: int, classes: int) -> None:
+    network = build_network(architecture, "resnet18", channels, classes, {}).eval()
+    with torch.inference_mode():
+        assert network(torch.zeros(1, channels, 64, 96)).shape == (1, classes, 64, 96)
 
 
 def test_models_that_are_not_there() -> None:

@@ -19,7 +19,7 @@ from geoseg.frame import Box
 from geoseg.legend import LAND_COVER
 from geoseg.model.network import build_network, load_network
 from geoseg.training import TrainConfig, load_config, train
-from geoseg.training.augment import batch_of, network_input, vary_light
+from geoseg.training.augment import batch_of, network_input, repaint, vary_light
 from geoseg.training.initial import initialise_encoder, spread_over_bands
 from geoseg.training.loop import schedule, stored_weights, update_average
 from geoseg.training.losses import SegmentationLoss
@@ -167,7 +167,7 @@ def test_image_and_truth_stay_together_through_the_geometry(config):
     nearest = (images[:, None] - colours[None, :, :, None, None]).square().sum(2).argmin(1)
     known = truth != IGNORE
     assert (nearest[known] == truth[known]).float().mean() > 0.9
-    assert (images.permute(0, 2, 3, 1)[~known] == 0).any()  # cut-outs are nodata, which is 0 to the network
+    assert 0.05 < (~known).float().mean() < 0.5  # what was cut out is not to be learnt
 
 
 def test_dropping_nir_feeds_exactly_what_an_rgb_scene_feeds(config):
@@ -235,6 +235,12 @@ def test_ignored_pixels_move_neither_loss_nor_gradient():
     assert loss(logits, torch.full_like(truth, IGNORE)).item() == 0
 
 
+def test_class_weights_weigh_cross_entropy():
+    logits, truth = torch.zeros(1, 2, 1, 2), torch.tensor([[[0, 1]]])
+    alike = SegmentationLoss(dice=0.0)(logits, truth).item()
+    assert SegmentationLoss(0.0, (1.0, 3.0))(logits, truth).item() == pytest.approx(2 * alike)
+
+
 def test_light_varies_within_0_and_1_and_not_at_all_at_strength_0(config):
     scaled = np.random.default_rng(0).random((4, 16, 16), np.float32)
     still = replace(config.augment, radiometry=0.0, darken=0.0, blur=0.0, noise=0.0)
@@ -243,6 +249,18 @@ def test_light_varies_within_0_and_1_and_not_at_all_at_strength_0(config):
     assert varied.dtype == np.float32
     assert 0 <= varied.min() <= varied.max() <= 1
     assert np.abs(varied - scaled).mean() > 0.01
+
+
+def test_repainting_gives_each_roof_a_brightness_of_its_own_and_leaves_the_rest_alone():
+    scaled = np.full((4, 40, 40), 0.5, np.float32)
+    truth = np.zeros((40, 40), np.uint8)
+    truth[4:16, 4:16], truth[24:36, 4:16], truth[:, 30:] = 1, 1, 3
+    painted = repaint(scaled, truth, LAND_COVER, np.random.default_rng(0))
+    assert np.allclose(painted[:, :, 20:], 0.5)
+    first, second = painted[:, 7:13, 7:13], painted[:, 27:33, 7:13]
+    assert np.allclose(first, first[:, :1, :1], atol=1e-5)
+    assert np.abs(first - 0.5).min() > 0.01
+    assert np.abs(first - second).max() > 0.05
 
 
 def test_rate_rises_then_falls_and_the_average_follows_the_weights(config):
@@ -307,6 +325,8 @@ def change(path, value):
         (("fit", "steps"), 2.5, "steps is 2.5; it takes a whole number"),
         (("augment", "gsd_m"), [1, 2, 3], "gsd_m is .* two numbers"),
         (("fit", "window"), 100, "fit.window is 100; it takes a multiple of 32"),
+        (("fit", "class_weights"), [1, 2], "has 2 numbers; it takes one for each of background, building"),
+        (("fit", "class_weights"), [1, "2"], "class_weights is .*; it takes a list of numbers"),
         (("name",), None, "the key 'name' is missing"),
         (("data",), [], "data must list at least one source"),
         (("optional",), ["red", "green", "blue", "nir"], "some, not all"),

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.ndimage import distance_transform_edt
 
 from geoseg.errors import BundleError, UsageError
 from geoseg.legend import Legend
@@ -141,6 +140,8 @@ class ModelBundle:
 
 
 def _fill_from_nearest(channels: Array, valid: Array) -> None:
+    from scipy.ndimage import distance_transform_edt  # noqa: PLC0415  # half a second, and most scenes need it not
+
     if not valid.any():
         channels[:] = 0
         return

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from PIL import Image
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import gaussian_filter, label
 
 from geoseg.frame import Box
 from geoseg.training.samples import IGNORE
 
 if TYPE_CHECKING:
+    from geoseg.legend import Legend
     from geoseg.model.bundle import ModelBundle
     from geoseg.training.config import AugmentConfig, TrainConfig
     from geoseg.training.samples import LabelledScene, SampleIndex
@@ -39,6 +40,10 @@ def _sample(index: SampleIndex, config: TrainConfig, step: int, place: int) -> t
     drawn = index.draw(rng)
     labelled = index.scenes[drawn.scene]
     scaled, valid, truth = _cut(labelled, drawn.centre, config, rng)
+    # Of its own, so that what else is drawn does not depend on it.
+    brush = np.random.default_rng((config.seed, step, place, 1))
+    if step >= config.augment.repaint_from and brush.random() < config.augment.repaint:
+        scaled = repaint(scaled, truth, config.legend, brush)
     scaled = vary_light(scaled, config.augment, rng)
     if rng.random() < config.augment.cutout:
         _cut_out(valid, rng)
@@ -119,6 +124,22 @@ def vary_light(scaled: Floats, augment: AugmentConfig, rng: np.random.Generator)
         varied = varied + np.float32(grain) * rng.standard_normal(varied.shape, np.float32)
     result: Floats = np.clip(varied, 0, 1)
     return result
+
+
+def repaint(scaled: Floats, truth: Bytes, legend: Legend, rng: np.random.Generator) -> Floats:
+    """Give each connected part of a class of objects or lines a gain of its own; (bands, h, w) in 0..1, as it came.
+
+    So that a network does not learn that a roof is bright and a street is grey.
+    """
+    gain = np.ones(scaled.shape, np.float32)
+    for channel, entry in enumerate(legend.classes):
+        if entry.kind not in {"object", "line"}:
+            continue
+        parts, count = label(truth == channel)
+        common = np.clip(rng.normal(-0.25, 0.5, count), -1.3, 0.5)[None] + rng.normal(0, 0.12, (len(scaled), count))
+        gain *= np.concatenate([np.ones((len(scaled), 1)), np.exp(common)], axis=1, dtype=np.float32)[:, parts]
+    painted: Floats = np.clip(scaled * gaussian_filter(gain, (0, 0.7, 0.7), truncate=3), 0, 1)
+    return painted
 
 
 def _cut_out(valid: Bytes, rng: np.random.Generator) -> None:

@@ -72,6 +72,10 @@ class AugmentConfig:
     noise: float = 0.25
     cutout: float = 0.1
     """Share of windows of which a part becomes nodata."""
+    repaint: float = 0.0
+    """Share of windows whose roofs and roads (objects and lines) get another brightness, each its own."""
+    repaint_from: int = 0
+    """The first step with repainting."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +94,10 @@ class FitConfig:
     clip: float = 1.0
     dice: float = 1.0
     """Weight of the Dice loss beside cross entropy."""
+    class_weights: tuple[float, ...] = ()
+    """Weight of each class in cross entropy, in the order of the legend; empty for all alike."""
+    class_weights_from: int = 0
+    """The first step with these weights; all alike before."""
     balance: float = 0.6
     """Share of windows drawn around a pixel of a class that is drawn first, all classes alike."""
     validation_window: int = 256
@@ -238,20 +246,25 @@ def _convert(cls: type, given: dict[str, Any], where: str) -> dict[str, Any]:
         return {key: _as_kind(value, kinds[key]) for key, value in given.items()}
     except _WrongKindError as error:
         key = next(k for k, v in given.items() if not _fits(v, kinds[k]))
-        raise UsageError(f"{where}: {key} is {given[key]!r}; it takes {error}") from error
+        raise UsageError(f"{where}: {key} is {given[key]!r}; it takes {_words(kinds[key])}") from error
 
 
 class _WrongKindError(Exception):
-    """Carries the words for what would have been right."""
+    """A value is not of the kind that its key takes."""
 
 
 _WORDS = {
     "int": "a whole number", "float": "a number", "float | None": "a number", "str": "text",
     "tuple[float, float]": "two numbers", "tuple[float, float] | None": "two numbers",
     "tuple[str, ...]": "a list of names", "tuple[tuple[str, ...], ...]": "a list of lists of names",
+    "tuple[float, ...]": "a list of numbers",
     "dict[int, int]": "a mapping of whole numbers", "dict[str, int]": "a mapping of roles to band numbers",
     "dict[str, Any]": "a mapping",
 }  # fmt: skip
+
+
+def _words(kind: str) -> str:
+    return _WORDS.get(kind, kind)
 
 
 def _fits(value: Any, kind: str) -> bool:
@@ -275,16 +288,14 @@ def _as_kind(value: Any, kind: str) -> Any:  # noqa: PLR0911  # one answer a kin
         return value
     if kind.startswith("tuple[float, float]") and isinstance(value, list) and len(value) == 2:
         return tuple(_as_kind(item, "float") for item in value)
-    if kind == "tuple[str, ...]" and isinstance(value, list):
-        return tuple(_as_kind(item, "str") for item in value)
-    if kind == "tuple[tuple[str, ...], ...]" and isinstance(value, list):
-        return tuple(_as_kind(item, "tuple[str, ...]") for item in value)
+    if kind.startswith("tuple[") and kind.endswith(", ...]") and isinstance(value, list):
+        return tuple(_as_kind(item, kind.removeprefix("tuple[").removesuffix(", ...]")) for item in value)
     if kind.startswith("dict[") and isinstance(value, dict):
         key_kind, value_kind = kind.removeprefix("dict[").removesuffix("]").split(", ")
         if value_kind == "Any":
             return value
         return {_as_kind(k, key_kind): _as_kind(v, value_kind) for k, v in value.items()}
-    raise _WrongKindError(_WORDS.get(kind, kind))
+    raise _WrongKindError
 
 
 def _check(config: TrainConfig, where: str) -> None:
@@ -299,6 +310,11 @@ def _check(config: TrainConfig, where: str) -> None:
     if min(fit.steps, fit.batch, fit.validate_every, fit.checkpoint_every, fit.validation_windows) < 1:
         raise UsageError(
             f"{where}: fit takes steps, batch, validate_every, checkpoint_every, validation_windows from 1"
+        )
+    if fit.class_weights and len(fit.class_weights) != len(config.legend.classes):
+        raise UsageError(
+            f"{where}: fit.class_weights has {len(fit.class_weights)} numbers; it takes one for each of "
+            f"{', '.join(config.legend.names)}"
         )
     if config.std <= 0 or not 0 < config.gsd_m[0] <= config.gsd_m[1]:
         raise UsageError(f"{where}: std and gsd_m (finest, coarsest) must be above 0")

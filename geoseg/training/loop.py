@@ -73,7 +73,8 @@ class _Run:
         taken = initialise_encoder(self.network, config.network, config.bands)
         say(f"{bundle.architecture} on {bundle.encoder}: {taken} tensors of the encoder from elsewhere")
         self.optimizer = torch.optim.AdamW(_parameter_groups(self.network, config.fit))
-        self.loss = SegmentationLoss(config.fit.dice)
+        self.plain_loss = SegmentationLoss(config.fit.dice)
+        self.weighted_loss = SegmentationLoss(config.fit.dice, config.fit.class_weights)
         self.average: Weights = {key: value.clone() for key, value in self.network.state_dict().items()}
         self.step, self.best, self.seconds = 0, -1.0, 0.0
         self.history: list[dict[str, Any]] = []
@@ -114,7 +115,8 @@ class _Run:
             group["lr"] = group["peak"] * factor
         self.network.train()
         self.optimizer.zero_grad(set_to_none=True)
-        loss = self.loss(self.network(images.to(memory_format=torch.channels_last)), truth)
+        measure = self.weighted_loss if self.step >= fit.class_weights_from else self.plain_loss
+        loss = measure(self.network(images.to(memory_format=torch.channels_last)), truth)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), fit.clip)
         self.optimizer.step()

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import segmentation_models_pytorch as smp
+import torch
 from torch import nn
 
 from geoseg.training.samples import IGNORE
 
-if TYPE_CHECKING:
-    import torch
-
 
 class SegmentationLoss(nn.Module):
-    """Cross entropy plus `dice` times the Dice loss (1 - Dice, mean over classes present), without ignored pixels."""
+    """Cross entropy plus `dice` times the Dice loss (1 - Dice, mean over classes present), without ignored pixels.
 
-    def __init__(self, dice: float) -> None:
+    `weights` weighs the classes in cross entropy; empty for all alike.
+    """
+
+    def __init__(self, dice: float, weights: tuple[float, ...] = ()) -> None:
         """`dice`: weight of the Dice loss."""
         super().__init__()
         self._dice = dice
-        self._cross_entropy = nn.CrossEntropyLoss(ignore_index=IGNORE, reduction="sum")
+        weight = torch.tensor(weights) if weights else None
+        self._cross_entropy = nn.CrossEntropyLoss(weight, ignore_index=IGNORE, reduction="sum")
         self._overlap = smp.losses.DiceLoss("multiclass", ignore_index=IGNORE)
 
     def forward(self, logits: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:

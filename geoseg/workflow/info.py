@@ -121,5 +121,28 @@ def model_text(described: dict[str, Any]) -> str:
         f"  weights  sha256 {described['weights']['sha256']}",
         f"  path     {described['path']}",
     ]
-    lines += [f"  {key}: {value}" for part in ("scores", "card") for key, value in described[part].items()]
+    for part in ("scores", "card"):
+        if described[part]:
+            lines += [f"  {part}", *_nested(described[part], 4)]
     return "\n".join(lines)
+
+
+def _nested(values: dict[str, Any], indent: int) -> list[str]:
+    """A tree of values, a line a leaf; the scores of all classes of one test on one line."""
+    lines: list[str] = []
+    for key, value in values.items():
+        start = f"{' ' * indent}{key.replace('_', ' ')}"
+        if isinstance(value, dict) and isinstance(value.get("classes"), dict):
+            ious = [f"{name} {_figure(row.get('iou'))}" for name, row in value["classes"].items()]
+            lines.append(f"{start}: IoU {', '.join(ious)}; mean {_figure(value.get('mean_iou'))}")
+        elif isinstance(value, dict):
+            lines += [start, *_nested(value, indent + 2)]
+        elif isinstance(value, list):
+            lines += [start, *(f"{' ' * (indent + 2)}- {item}" for item in value)]
+        else:
+            lines.append(f"{start}: {value}")
+    return lines
+
+
+def _figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"

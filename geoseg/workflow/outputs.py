@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from geoseg.scene import FileScene
     from geoseg.segment import SegmentJob
     from geoseg.workflow.prepare import Prepared
-    from geoseg.workflow.segmenting import RunResult
 
 _WHAT = {
     "classes.tif": "class codes",
@@ -154,9 +153,9 @@ def write_item(prepared: Prepared, out: Path, *, catalog: str | None) -> Path:
     return write_text(out / "item.json", json.dumps(stac_item(out, run), indent=2) + "\n")
 
 
-def write_catalog(out: Path, results: Sequence[RunResult]) -> Path:
+def write_catalog(out: Path, folders: Sequence[Path]) -> Path:
     """catalog.json over the items of a batch."""
-    items = [result.folder / "item.json" for result in results]
+    items = [folder / "item.json" for folder in folders]
     described = f"{len(items)} scenes segmented by geoseg"
     catalog = stac_catalog(out, items, name=out.name or "geoseg", description=described)
     return write_text(out / "catalog.json", json.dumps(catalog, indent=2) + "\n")

@@ -84,7 +84,7 @@ def segment_scenes(
     folders = _folders(paths, out)
     call = Call(command, overwrite=overwrite, catalog="../catalog.json", progress=progress or Silent())
     results = list(_segment_each(dict(zip(paths, folders, strict=True)), settings, call))
-    write_catalog(out, results)
+    write_catalog(out, folders)
     return results
 
 
