@@ -23,7 +23,7 @@ class Axis:
     >>> Axis(size=10, tile=6, overlap=2).starts
     (-1, 2, 5)
     >>> Axis(size=10, tile=6, overlap=2).cells
-    ((0, 4), (4, 7), (7, 10))
+    ((0, 3), (3, 6), (6, 10))
     """
 
     size: int

@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from geoseg import config
 from geoseg.config import Settings, resolve_settings
 from geoseg.errors import UsageError
+from geoseg.write import FORMATS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -58,6 +60,10 @@ def test_a_wrong_variable_is_named() -> None:
 def test_a_variable_that_sets_nothing_is_refused() -> None:
     with pytest.raises(UsageError, match=r"GEOSEG_BLOK sets nothing; did you mean block\?"):
         resolve_settings({}, None, {"GEOSEG_BLOK": "3", "GEOSEG_MODELS": "here", "HOME": "there"})
+
+
+def test_every_format_that_may_be_named_can_be_written() -> None:
+    assert config.FORMATS == FORMATS
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

@@ -23,8 +23,8 @@ def axes(draw: st.DrawFn) -> Axis:
 def grids(draw: st.DrawFn) -> Grid:
     tile = draw(st.integers(1, 20)), draw(st.integers(1, 20))
     overlap = draw(st.integers(0, tile[0] - 1)), draw(st.integers(0, tile[1] - 1))
-    shape = draw(st.integers(1, 70)), draw(st.integers(1, 70))
-    return Grid(shape, tile, overlap, draw(st.integers(1, 60)))
+    shape = draw(st.integers(1, 24)), draw(st.integers(1, 24))
+    return Grid(shape, tile, overlap, draw(st.integers(1, 30)))
 
 
 @given(axes())

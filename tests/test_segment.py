@@ -24,10 +24,10 @@ blends = st.sampled_from(BLENDS)
 
 
 @st.composite
-def grids(draw: st.DrawFn, most: int = 60) -> Grid:
+def grids(draw: st.DrawFn, most: int = 30) -> Grid:
     tile = draw(st.integers(1, 24)), draw(st.integers(1, 24))
     overlap = draw(st.integers(0, tile[0] - 1)), draw(st.integers(0, tile[1] - 1))
-    return Grid((draw(st.integers(1, most)), draw(st.integers(1, most))), tile, overlap, draw(st.integers(1, 70)))
+    return Grid((draw(st.integers(1, most)), draw(st.integers(1, most))), tile, overlap, draw(st.integers(1, 40)))
 
 
 @given(grids(), blends)
@@ -83,11 +83,11 @@ def test_a_pointwise_network_stitched_equals_itself_untiled(
 def test_blocks_and_their_order_change_nothing(data: st.DataObject) -> None:
     tile = data.draw(st.integers(2, 16))
     overlap = data.draw(st.integers(0, tile - 1))
-    shape = data.draw(st.tuples(st.integers(1, 50), st.integers(1, 50)))
+    shape = data.draw(st.tuples(st.integers(1, 30), st.integers(1, 30)))
     seed = data.draw(st.integers(0, 999))
     # Noise that differs from tile to tile, as a real network's does near a tile's edge.
     results = []
-    for block in data.draw(st.lists(st.integers(1, 60), min_size=2, max_size=3)):
+    for block in data.draw(st.lists(st.integers(1, 40), min_size=2, max_size=3)):
         grid = Grid(shape, (tile, tile), (overlap, overlap), block)
         order = data.draw(st.permutations(range(len(grid.blocks))))
         with tempfile.TemporaryDirectory() as folder:

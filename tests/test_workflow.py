@@ -279,7 +279,7 @@ def test_damage_in_a_scene_leaves_no_result(model: str, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_killed_run_leaves_nothing_that_opens(model: str, tmp_path: Path) -> None:
-    path = write_scene(tmp_path / "big.tif", smooth_pixels((900, 900)), descriptions=NAMES)
+    path = write_scene(tmp_path / "big.tif", smooth_pixels((700, 700)), descriptions=NAMES)
     out = tmp_path / "out"
     command = [
         sys.executable,
