@@ -6,6 +6,8 @@ A settings file is YAML with the names of the fields below; the environment uses
 from __future__ import annotations
 
 import difflib
+import math
+import re
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,7 +33,8 @@ class Settings:
     """By how many pixels tiles overlap; an eighth of the tile if None."""
     blend: str = "hann"
     block: int = 2048
-    batch: int = 4
+    batch: int | None = None
+    """Tiles in hand at a time; one a thread on a CPU, four on a GPU if None."""
     workers: int = 0
     """Local worker processes; 0 computes in this process."""
     threads: int | None = None
@@ -58,14 +61,19 @@ class Settings:
         """Refuse values that no run can use."""
         for name, least in _LEAST.items():
             value = getattr(self, name)
-            if value is not None and value < least:
+            if value is not None and not (math.isfinite(value) and value >= least):
                 raise UsageError(f"{name} is {value}; it takes {least} or more")
+        if self.nodata is not None and math.isinf(self.nodata):
+            raise UsageError(f"nodata is {self.nodata}; it takes a finite number or nan (infinite pixels never count)")
         for name in self.format:
             if name not in FORMATS:
                 raise UsageError(f"format is {name!r}; it takes {', '.join(FORMATS)}")
         for name, choices in CHOICES.items():
             if getattr(self, name) not in choices:
                 raise UsageError(f"{name} is {getattr(self, name)!r}; it takes {', '.join(choices)}")
+
+        if not _DEVICE.fullmatch(self.device):
+            raise UsageError(f"device is {self.device!r}; it takes auto, cpu, cuda or cuda:N")
 
     def to_json(self) -> dict[str, Any]:
         """As recorded in run.json."""
@@ -80,6 +88,7 @@ CHOICES = {
     "engine": ("auto", "torch"),
     "precision": ("auto", "fp32", "bf16", "fp16"),
 }
+_DEVICE = re.compile(r"auto|cpu|cuda(:[0-9]{1,3})?")
 _OTHER_VARIABLES = {"GEOSEG_MODELS"}
 _LEAST = {
     "tile": 32, "overlap": 0, "block": 1, "batch": 1, "workers": 0, "threads": 1, "min_area": 0, "min_hole": 0,
@@ -142,7 +151,7 @@ def _read(name: str, value: Any, where: str) -> Any:
     reader, wanted = _READERS[name]
     try:
         return reader(value)
-    except (TypeError, ValueError) as error:
+    except (OverflowError, TypeError, ValueError) as error:
         raise UsageError(f"{where} is {value!r}; it takes {wanted}") from error
 
 
@@ -173,7 +182,7 @@ def _yes_no(value: Any) -> bool:
 
 def _names(value: Any) -> tuple[str, ...]:
     parts = value.split(",") if isinstance(value, str) else value
-    return tuple(_text(part).strip() for part in parts)
+    return tuple(dict.fromkeys(_text(part).strip() for part in parts))
 
 
 def _bands(value: Any) -> str:

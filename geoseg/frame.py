@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from math import hypot
+from math import hypot, isfinite, nan
 from typing import TYPE_CHECKING
 
 from affine import Affine
 
 if TYPE_CHECKING:
-    from pyproj import CRS, Geod
+    from pyproj import CRS, Geod, Transformer
+
+_POLE_DEG = 90 + 1e-6
+"""No latitude lies beyond, but for rounding."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -109,16 +112,17 @@ class Frame:
 
     @property
     def gsd_m(self) -> tuple[float, float] | None:
-        """Ground sampling distance (along a column, along a row) in metres at the centre; None without a CRS.
+        """Ground sampling distance (along a column, along a row) in metres at the centre; None where it is not known:
+        without a CRS, with one that is not tied to the Earth, or where the frame lies outside of what it maps.
 
         Measured on the ellipsoid, so that a degree, a foot or a Web Mercator metre counts as what it is on the ground.
         """
-        if self.crs is None:
+        if self.crs is None or _to_lonlat(self.crs) is None:
             return None
         row, col = self.shape[0] / 2, self.shape[1] / 2
         along_column = ground_distance_m(self.crs, self.xy(row - 0.5, col), self.xy(row + 0.5, col))
         along_row = ground_distance_m(self.crs, self.xy(row, col - 0.5), self.xy(row, col + 0.5))
-        return along_column, along_row
+        return (along_column, along_row) if isfinite(along_column) and isfinite(along_row) else None
 
     @property
     def pixel_size(self) -> float:
@@ -135,18 +139,32 @@ def parse_crs(wkt: str) -> CRS:
 
 
 def ground_distance_m(crs: str, start_xy: tuple[float, float], end_xy: tuple[float, float]) -> float:
-    """Length in metres on the ellipsoid of the line between two map coordinates that are close to each other."""
+    """Length in metres on the ellipsoid of the line between two map coordinates that are close to each other.
+
+    NaN where the CRS is not tied to the Earth, or a coordinate lies outside of what it maps.
+    """
     lonlat = _to_lonlat(crs)
+    if lonlat is None:
+        return nan
     (lon0, lon1), (lat0, lat1) = lonlat.transform([start_xy[0], end_xy[0]], [start_xy[1], end_xy[1]])
+    if not all(isfinite(lon) and abs(lat) <= _POLE_DEG for lon, lat in ((lon0, lat0), (lon1, lat1))):
+        return nan
     return float(_geod(crs).inv(lon0, lat0, lon1, lat1)[2])
 
 
 @lru_cache(maxsize=64)
-def _to_lonlat(wkt: str):  # type: ignore[no-untyped-def]  # noqa: ANN202  # a pyproj.Transformer, imported below
+def _to_lonlat(wkt: str) -> Transformer | None:
+    """From map to longitude and latitude; None for a CRS of a building site or a machine, or one that cannot be read."""
     from pyproj import Transformer  # noqa: PLC0415
+    from pyproj.exceptions import ProjError  # noqa: PLC0415
 
-    crs = parse_crs(wkt)
-    geodetic = crs.geodetic_crs
+    try:
+        crs = parse_crs(wkt)
+        geodetic = crs.geodetic_crs
+        if geodetic is None:
+            return None
+    except ProjError:
+        return None
     return Transformer.from_crs(crs, geodetic, always_xy=True)
 
 

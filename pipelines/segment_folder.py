@@ -9,12 +9,13 @@ and the exit code is then 3. Run it again and it goes on where it stopped.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from pathlib import Path
 
 from geoseg.config import resolve_settings
-from geoseg.errors import GeosegError, InputError
+from geoseg.errors import GeosegError, InputError, UsageError
 from geoseg.workflow import segment_scene
 
 
@@ -35,13 +36,19 @@ def main() -> int:
     if not scenes:
         print(f"no {arguments.pattern} in {arguments.scenes}", file=sys.stderr)
         return InputError.exit_code
+    stems = [scene.stem for scene in scenes]
+    twice = sorted({stem for stem in stems if stems.count(stem) > 1})
+    if twice:
+        names = ", ".join(twice)
+        print(f"several scenes are named {names} and would share a folder; rename or --pattern them", file=sys.stderr)
+        return UsageError.exit_code
     code = 0
     for scene in scenes:
         run = arguments.out / scene.stem
-        if (run / "run.json").exists():
-            print(f"{scene.name}: finished before")
-            continue
         try:
+            if is_finished(scene, run):
+                print(f"{scene.name}: finished before")
+                continue
             result = segment_scene(scene, run, settings)
         except InputError as error:
             print(f"{scene.name}: left out: {error}", file=sys.stderr)
@@ -53,6 +60,20 @@ def main() -> int:
         counts = ", ".join(f"{row['count']} {name}" for name, row in result.manifest["features"].items())
         print(f"{scene.name}: {counts or 'done'}")
     return code
+
+
+def is_finished(scene: Path, run: Path) -> bool:
+    """Whether `run` holds the finished run of `scene`; raises InputError where it holds that of another scene."""
+    manifest = run / "run.json"
+    if not manifest.exists():
+        return False
+    try:
+        segmented = Path(json.loads(manifest.read_text(encoding="utf-8"))["scene"]["path"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{manifest} is not what a finished run leaves behind; remove {run}") from error
+    if segmented != scene.resolve():
+        raise InputError(f"{run} holds the run of {segmented}; choose another folder for the runs")
+    return True
 
 
 if __name__ == "__main__":

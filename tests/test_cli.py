@@ -186,7 +186,7 @@ def test_interruption_leaves_130_and_nothing_half_written(model: str, tmp_path: 
     _, err = process.communicate()
     assert process.returncode == 130
     assert "interrupted" in err
-    assert list(out.iterdir()) == []
+    assert not out.exists()
 
 
 @pytest.mark.slow

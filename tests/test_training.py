@@ -133,6 +133,19 @@ def test_the_bundle_runs_and_its_scores_are_those_of_its_stored_weights(config, 
     assert source["all_bands"]["pixels"] == 96 * 96 - 32  # without the unknown and the unmapped corner
 
 
+def test_training_goes_on_from_a_bundle_and_keeps_the_last_step_if_told(config, tmp_path):
+    first = train(replace(config, fit=replace(config.fit, steps=1)), tmp_path / "first")
+    start = replace(config.network, init_bundle=tmp_path / "first" / "bundle")
+    still = replace(config.fit, steps=2, validate_every=1, learning_rate=0.0, keep="last")
+    second = train(replace(config, network=start, fit=still), tmp_path / "second")
+    assert second.scores["step"] == 2
+    old, new = (load_file(bundle.path / "weights.safetensors") for bundle in (first, second))
+    kernels = [key for key, tensor in old.items() if tensor.ndim > 1]
+    assert all(torch.equal(old[key], new[key]) for key in kernels)
+    with pytest.raises(BundleError, match="name the same in network and legend"):
+        train(replace(config, network=replace(start, encoder="resnet18")), tmp_path / "third")
+
+
 @pytest.mark.slow
 def test_training_learns_what_is_plain_to_see(config, tmp_path):
     """Five colours for five classes; a few steps of a small network must tell most of them apart."""
@@ -324,13 +337,14 @@ def change(path, value):
         (("fit", "steps"), "many", "fit: steps is 'many'; it takes a whole number"),
         (("fit", "steps"), 2.5, "steps is 2.5; it takes a whole number"),
         (("augment", "gsd_m"), [1, 2, 3], "gsd_m is .* two numbers"),
+        (("fit", "keep"), "first", "fit.keep is 'first'; it takes best or last"),
         (("fit", "window"), 100, "fit.window is 100; it takes a multiple of 32"),
         (("fit", "class_weights"), [1, 2], "has 2 numbers; it takes one for each of background, building"),
         (("fit", "class_weights"), [1, "2"], "class_weights is .*; it takes a list of numbers"),
         (("name",), None, "the key 'name' is missing"),
         (("data",), [], "data must list at least one source"),
         (("optional",), ["red", "green", "blue", "nir"], "some, not all"),
-        (("network", "init"), {"url": "x"}, "either package or file"),
+        (("network", "init"), {"url": "x"}, "one of package, file and bundle"),
         (("network", "init_package"), "x", "write init"),
         (("data", 0, "groups"), [["south", "north"]], "overlap each other"),
     ],

@@ -30,7 +30,7 @@ def reader_of(classes: np.ndarray):
 
 def one_pass(classes: np.ndarray) -> set[tuple[int, bytes]]:
     """An independent polygonizer over the whole raster: GDAL's, through rasterio and GeoJSON."""
-    found = shapes(classes, mask=(classes > 0) & (classes < 255), connectivity=4)
+    found = shapes(classes, connectivity=4)
     return {(int(code), shapely.geometry.shape(geometry).normalize().wkb) for geometry, code in found}
 
 
@@ -56,7 +56,7 @@ def spiral(size: int) -> np.ndarray:
     st.integers(1, 26),
 )
 def test_blocks_give_the_polygons_of_one_pass(classes: np.ndarray, block: int) -> None:
-    components = polygonize(reader_of(classes), classes.shape, LAND_COVER, block)
+    components = polygonize(reader_of(classes), classes.shape, block)
     assert as_set(components) == one_pass(classes)
     assert len(components) == len(one_pass(classes))
 
@@ -74,7 +74,7 @@ def test_hard_rasters_are_joined_exactly(kind: str, block: int) -> None:
         "diagonals": ((rows + cols) % 5).astype(np.uint8),
         "nodata frame": np.where((rows < 9) | (cols > 50), 255, 1 + (rows // 8 + cols // 8) % 4).astype(np.uint8),
     }[kind]
-    components = polygonize(reader_of(classes), classes.shape, LAND_COVER, block)
+    components = polygonize(reader_of(classes), classes.shape, block)
     assert as_set(components) == one_pass(classes)
     assert shapely.is_valid(components.polygons).all()
     np.testing.assert_array_equal(shapely.area(components.polygons), components.pixels)
@@ -84,7 +84,7 @@ def test_hard_rasters_are_joined_exactly(kind: str, block: int) -> None:
 @given(hnp.arrays(np.uint8, (17, 19), elements=CODES), st.integers(2, 20))
 def test_numbers_do_not_depend_on_blocks(classes: np.ndarray, block: int) -> None:
     def rows(size: int) -> list[tuple]:
-        found = polygonize(reader_of(classes), classes.shape, LAND_COVER, size)
+        found = polygonize(reader_of(classes), classes.shape, size)
         names = ("codes", "pixels", "confidence_sum", "confidence_min", "touches_edge")
         columns = [getattr(found, name).tolist() for name in names]
         return sorted(zip([p.normalize().wkb for p in found.polygons], *columns, strict=True))
@@ -100,7 +100,7 @@ def test_confidence_and_edges_are_those_of_the_pixels() -> None:
     classes[7, 1] = 255
     confidence = np.arange(81, dtype=np.uint8).reshape(9, 9)
     frame = Box(0, 0, 9, 9)
-    found = polygonize(lambda box: (classes[box.slices(frame)], confidence[box.slices(frame)]), (9, 9), LAND_COVER, 4)
+    found = polygonize(lambda box: (classes[box.slices(frame)], confidence[box.slices(frame)]), (9, 9), 4)
     by_code = {int(code): k for k, code in enumerate(found.codes)}
     assert found.confidence_sum[by_code[1]] == confidence[3:5, 3:6].sum()
     assert found.confidence_min[by_code[1]] == confidence[3, 3]
@@ -114,8 +114,8 @@ def test_simplified_polygons_are_valid_and_do_not_overlap(seed: int, tolerance: 
     classes = np.kron(rng.integers(0, 5, (9, 9)), np.ones((5, 5), int)).astype(np.uint8)
     noise = rng.random(classes.shape) < 0.08
     classes[noise] = rng.integers(0, 5, noise.sum())
-    components = polygonize(reader_of(classes), classes.shape, LAND_COVER, 16)
-    polygons = tidy(components, TidyRule(4, 4, tolerance), 1.0).polygons
+    components = polygonize(reader_of(classes), classes.shape, 16)
+    polygons = tidy(components, TidyRule(4, 4, tolerance), LAND_COVER, 1.0).polygons
     assert shapely.is_valid(polygons).all()
     united = shapely.union_all(polygons).area if len(polygons) else 0.0
     assert united == pytest.approx(shapely.area(polygons).sum(), abs=1e-6)
@@ -126,16 +126,83 @@ def test_filters_keep_what_lies_in_a_hole() -> None:
     classes[4:6, 4:6] = 0  # a small hole: closes
     classes[10:13, 10:13] = 1  # a building: stays, and so does its hole
     classes[16, 16] = 1  # a speck: leaves, its hole closes
-    components = polygonize(reader_of(classes), classes.shape, LAND_COVER, 8)
-    kept = tidy(components, TidyRule(5, 12, 0), 1.0)
+    components = polygonize(reader_of(classes), classes.shape, 8)
+    kept = tidy(components, TidyRule(5, 12, 0), LAND_COVER, 1.0)
     areas = dict(zip(kept.codes.tolist(), shapely.area(kept.polygons).tolist(), strict=True))
     assert areas == {3: 400 - 9, 1: 9}
+
+
+def test_a_hole_over_nodata_stays_however_small() -> None:
+    classes = np.full((40, 40), 3, np.uint8)
+    classes[10:13, 10:13] = 255
+    classes[20:23, 20:23] = 0  # background as small closes
+    components = polygonize(reader_of(classes), classes.shape, 16)
+    assert shapely.area(components.polygons).sum() == 1600
+    assert len(components.of([3])) == 1
+    for tolerance in (0, 1.25, 3):
+        kept = tidy(components, TidyRule(15, 15, tolerance), LAND_COVER, 1.0)
+        assert kept.codes.tolist() == [3]
+        assert shapely.area(kept.polygons).tolist() == [1591]
+        assert not shapely.contains_xy(kept.polygons, 11.5, 11.5).any()
+
+
+def test_no_filter_and_no_tolerance_change_nothing() -> None:
+    classes = np.random.default_rng(3).choice(np.array([0, 1, 2, 3, 4, 255], np.uint8), (40, 50))
+    components = polygonize(reader_of(classes), classes.shape, 16)
+    assert as_set(tidy(components, TidyRule(0, 0, 0), LAND_COVER, 1.0)) == as_set(components.of([1, 2, 3, 4]))
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.integers(0, 10_000), st.floats(0.6, 3.0), st.sampled_from([0.0, 4.0, 15.0]))
+def test_simplified_edges_leave_nodata_and_the_outside_alone(seed: int, tolerance: float, least: float) -> None:
+    rng = np.random.default_rng(seed)
+    rows, cols = np.indices((60, 70))
+    classes = np.kron(rng.integers(0, 5, (10, 10)), np.ones((6, 7), int)).astype(np.uint8)
+    classes = np.where(rng.random(classes.shape) < 0.05, rng.integers(0, 5, classes.shape), classes).astype(np.uint8)
+    classes[rows + 2 * cols < 50] = 255  # a slanting edge
+    classes[(rows - 40) ** 2 + (cols - 40) ** 2 < 60] = 255  # a pond of it
+    classes[rng.random(classes.shape) < 0.01] = 255
+    components = polygonize(reader_of(classes), classes.shape, 32)
+    nodata = shapely.union_all(components.of([255]).polygons)
+    kept = tidy(components, TidyRule(least, least, tolerance), LAND_COVER, 1.0).polygons
+    assert shapely.is_valid(kept).all()
+    assert shapely.area(shapely.intersection(kept, nodata)).sum() == 0
+    centres = np.argwhere(classes == 255)[:, ::-1] + 0.5
+    assert not len(shapely.STRtree(kept).query(shapely.points(centres), predicate="intersects")[0])
+    left, top, right, bottom = shapely.total_bounds(kept)
+    assert left >= 0
+    assert top >= 0
+    assert right <= 70
+    assert bottom <= 60
+    assert shapely.union_all(kept).area == pytest.approx(shapely.area(kept).sum(), abs=1e-6)
+
+
+def test_simplification_smooths_class_edges_and_keeps_the_others() -> None:
+    rows, cols = np.indices((80, 80))
+    classes = np.where(rows > cols, 3, np.where(rows > 30, 4, 0)).astype(np.uint8)
+    classes[rows + cols > 130] = 255
+    components = polygonize(reader_of(classes), classes.shape, 64)
+    foreground = components.of([3, 4])
+    kept = tidy(components, TidyRule(15, 15, 1.25), LAND_COVER, 1.0)
+    before = dict(zip(foreground.codes.tolist(), foreground.pixels.tolist(), strict=True))
+    for code, polygon in zip(kept.codes.tolist(), kept.polygons, strict=True):
+        assert polygon.area == pytest.approx(before[code], rel=0.03)
+    raw, tidied = shapely.union_all(foreground.polygons), shapely.union_all(kept.polygons)
+    nodata = components.of([255]).polygons[0]
+    # What faces nodata or the outside is the raster's own edge, stairs and all.
+    for outer in (nodata, shapely.box(0, 0, 80, 80).exterior):
+        assert raw.boundary.intersection(outer).length == tidied.boundary.intersection(outer).length > 0
+    # What two classes share has lost its stairs, and they share it still.
+    shared = shapely.intersection(*kept.polygons).length
+    assert shared < 0.8 * shapely.intersection(*foreground.polygons).length
+    assert shapely.coverage_is_valid(kept.polygons)
+    assert shapely.get_num_coordinates(kept.polygons).sum() < 140
 
 
 def test_areas_in_the_plane_and_on_the_ellipsoid_agree() -> None:
     classes = np.zeros((40, 40), np.uint8)
     classes[10:30, 12:32] = 1
-    components = polygonize(reader_of(classes), classes.shape, LAND_COVER, 40)
+    components = polygonize(reader_of(classes), classes.shape, 40)
     planar = measure(components, frame_of((40, 40), 2.0), LAND_COVER)["building"]
     assert planar.area_m2.iloc[0] == 20 * 20 * 4
     assert planar.perimeter_m.iloc[0] == 160
@@ -152,7 +219,7 @@ def test_areas_in_the_plane_and_on_the_ellipsoid_agree() -> None:
 
 def test_without_crs_nothing_is_claimed_in_metres() -> None:
     classes = np.ones((4, 4), np.uint8)
-    components = polygonize(reader_of(classes), classes.shape, LAND_COVER, 4)
+    components = polygonize(reader_of(classes), classes.shape, 4)
     layer = measure(components, Frame((4, 4), Affine.identity(), None), LAND_COVER)["building"]
     assert np.isnan(layer.area_m2.iloc[0])
     assert layer.crs is None
@@ -160,7 +227,7 @@ def test_without_crs_nothing_is_claimed_in_metres() -> None:
 
 def test_columns_are_the_contracts() -> None:
     classes = np.array([[1, 2], [3, 4]], np.uint8)
-    layers = measure(polygonize(reader_of(classes), (2, 2), LAND_COVER, 2), frame_of((2, 2)), LAND_COVER)
+    layers = measure(polygonize(reader_of(classes), (2, 2), 2), frame_of((2, 2)), LAND_COVER)
     common = ["class", "code", "confidence", "confidence_min", "area_m2", "perimeter_m", "touches_edge"]
     assert list(layers) == ["building", "road", "vegetation", "water"]
     assert list(layers["water"].columns) == [*common, "geometry"]
@@ -171,6 +238,6 @@ def test_columns_are_the_contracts() -> None:
 
 def test_an_empty_raster_gives_empty_layers() -> None:
     classes = np.full((5, 5), 255, np.uint8)
-    components = tidy(polygonize(reader_of(classes), (5, 5), LAND_COVER, 3), TidyRule(), 1.0)
+    components = tidy(polygonize(reader_of(classes), (5, 5), 3), TidyRule(), LAND_COVER, 1.0)
     layers = measure(components, frame_of((5, 5)), LAND_COVER)
     assert all(len(layer) == 0 and layer.crs == UTM for layer in layers.values())

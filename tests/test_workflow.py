@@ -24,6 +24,7 @@ from scenes import save_small_bundle, smooth_pixels, write_scene
 from geoseg.config import Settings
 from geoseg.errors import EnvironmentFault, InputError, SceneError, UsageError
 from geoseg.workflow import open_run, segment_scene, segment_scenes, vectorize, verify_run
+from geoseg.workflow.folder import claimed
 from geoseg.workflow.vectors import NO_TIDYING
 
 NAMES = ("blue", "green", "red", "nir")
@@ -122,14 +123,14 @@ def test_layers_have_the_contracts_columns_and_add_up(run: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("block", "workers", "batch"), [(64, 0, 1), (170, 2, 4), (10_000, 0, 4)])
-def test_blocks_and_workers_change_no_byte(
-    run: Path, scene: Path, model: str, tmp_path: Path, block: int, workers: int, batch: int
+@pytest.mark.parametrize(("block", "workers", "threads"), [(64, 0, 1), (170, 2, 1), (10_000, 0, 3)])
+def test_blocks_workers_and_threads_change_no_byte(
+    run: Path, scene: Path, model: str, tmp_path: Path, block: int, workers: int, threads: int
 ) -> None:
-    settings = Settings(model=model, block=block, workers=workers, probabilities=True, threads=1, batch=4)
+    settings = Settings(model=model, block=block, workers=workers, probabilities=True, threads=threads)
     segment_scene(scene, tmp_path / "out", settings)
     for name in ("classes.tif", "confidence.tif", "probabilities.tif"):
-        assert (tmp_path / "out" / name).read_bytes() == (run / name).read_bytes(), (name, batch)
+        assert (tmp_path / "out" / name).read_bytes() == (run / name).read_bytes(), name
 
 
 def test_vectorize_alone_gives_the_same_polygons(run: Path, tmp_path: Path) -> None:
@@ -177,6 +178,67 @@ def test_a_finished_run_is_not_overwritten_unless_told(run: Path, scene: Path, m
     assert not (out / "features.gpkg").exists()
     assert not (out / "probabilities.tif").exists()
     assert verify_run(out) == []
+
+
+def test_the_same_run_is_not_computed_twice(run: Path, scene: Path, model: str) -> None:
+    settings = Settings(model=model, block=200, probabilities=True, format=("gpkg", "parquet"), min_area=4, min_hole=4)
+    before = (run / "run.json").stat().st_mtime_ns
+    result = segment_scene(scene, run, settings)
+    assert (run / "run.json").stat().st_mtime_ns == before
+    assert run / "classes.tif" in result.outputs
+
+
+def test_a_run_that_fails_leaves_the_former_one(run: Path, scene: Path, model: str, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(run, out)
+    with pytest.raises(EnvironmentFault):
+        segment_scene(scene, out, Settings(model=model, device="cuda:77"), overwrite=True)
+    assert verify_run(out) == []
+    with pytest.raises(EnvironmentFault):
+        segment_scene(scene, tmp_path / "new", Settings(model=model, device="cuda:77"))
+    assert not (tmp_path / "new").exists()
+
+
+def test_files_that_are_not_ours_stay(scene: Path, model: str, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "features.gpkg").write_text("precious")
+    with pytest.raises(UsageError, match=r"features\.gpkg, which no run of geoseg left"):
+        segment_scene(scene, out, Settings(model=model))
+    assert (out / "features.gpkg").read_text() == "precious"
+
+
+def test_an_input_is_never_written_over(scene: Path, model: str, tmp_path: Path) -> None:
+    path = Path(shutil.copy(scene, tmp_path / "classes.tif"))
+    content = path.read_bytes()
+    with pytest.raises(UsageError, match="input of this run"):
+        segment_scene(path, tmp_path, Settings(model=model), overwrite=True)
+    assert path.read_bytes() == content
+
+
+def test_two_runs_do_not_share_a_folder(scene: Path, model: str, tmp_path: Path) -> None:
+    with claimed(tmp_path / "out", overwrite=False), pytest.raises(EnvironmentFault, match="another geoseg is writing"):
+        segment_scene(scene, tmp_path / "out", Settings(model=model))
+
+
+def test_run_json_is_json_by_the_standard(model: str, tmp_path: Path) -> None:
+    pixels = smooth_pixels((70, 70)).astype(np.float32)
+    pixels[:, :10] = np.nan
+    path = write_scene(tmp_path / "nan.tif", pixels, nodata=np.nan, crs=None, descriptions=NAMES)
+    out = tmp_path / "out"
+    segment_scene(path, out, Settings(model=model, force=True))
+    for name in ("run.json", "item.json"):
+        json.loads((out / name).read_text(), parse_constant=pytest.fail)
+    assert json.loads((out / "run.json").read_text())["scene"]["nodata"] == "nan"
+
+
+@pytest.mark.slow
+def test_threads_change_no_byte_of_the_embedded_model(demo_folder: Path, tmp_path: Path) -> None:
+    for threads in (1, 3):
+        settings = Settings(threads=threads, tile=160, vectors=False, probabilities=True)
+        segment_scene(demo_folder / "rotterdam_1.tif", tmp_path / str(threads), settings)
+    first, second = tmp_path / "1", tmp_path / "3"
+    assert (first / "probabilities.tif").read_bytes() == (second / "probabilities.tif").read_bytes()
 
 
 def test_verify_tells_what_is_wrong(run: Path, tmp_path: Path) -> None:
@@ -274,7 +336,7 @@ def test_damage_in_a_scene_leaves_no_result(model: str, tmp_path: Path) -> None:
     path.write_bytes(bytes(data))
     with pytest.raises(SceneError, match="rows"):
         segment_scene(path, tmp_path / "out", Settings(model=model, block=64))
-    assert list((tmp_path / "out").iterdir()) == []
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.slow
@@ -319,6 +381,6 @@ def test_a_full_disk_is_said_and_leaves_no_result(model: str, tmp_path: Path) ->
         with pytest.raises((EnvironmentFault, OSError)) as error:
             segment_scene(path, disk / "out", Settings(model=model, block=128, probabilities=True))
         assert isinstance(error.value, EnvironmentFault) or error.value.errno == 28
-        assert [file for file in (disk / "out").rglob("*") if file.suffix in {".tif", ".gpkg", ".json"}] == []
+        assert not (disk / "out").exists()
     finally:
         subprocess.run(["/usr/bin/env", "umount", disk], check=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import sys
 from contextlib import closing
@@ -56,7 +55,7 @@ def info(scene: str, *, as_json: bool) -> None:
     from geoseg.workflow.info import describe_scene, info_text  # noqa: PLC0415
 
     described = describe_scene(Path(scene))
-    click.echo(json.dumps(described, indent=2) if as_json else info_text(described))
+    click.echo(_json(described) if as_json else info_text(described))
 
 
 @geoseg.command()
@@ -100,15 +99,17 @@ def segment(
 @click.option("--confidence", metavar="FILE", type=click.Path(), help="Confidence raster.  [default: the one beside]")
 @click.option("--model", metavar="NAME|DIR", help="Model whose legend to use.  [default: the raster's own legend]")
 @click.option("--raw", is_flag=True, help="No filter, no simplification.")
+@click.option("--overwrite", is_flag=True, help="Replace the file, if it is there.")
 @tidy_options
-def vectorize(classes: str, *, out: str, confidence: str | None, model: str | None, raw: bool, **given: Any) -> None:
+def vectorize(
+    classes: str, *, out: str, confidence: str | None, model: str | None, raw: bool, overwrite: bool, **given: Any
+) -> None:
     """Make polygons of a class raster again, without inference."""
     from geoseg.workflow.vectors import NO_TIDYING, tidy_rule, vectorize  # noqa: PLC0415
 
     rule = NO_TIDYING if raw else tidy_rule(_settings(given, None))
-    written = vectorize(
-        Path(classes), Path(out), confidence=Path(confidence) if confidence else None, model=model, rule=rule
-    )
+    beside = Path(confidence) if confidence else None
+    written = vectorize(Path(classes), Path(out), confidence=beside, model=model, rule=rule, overwrite=overwrite)
     for path in written:
         click.echo(path)
 
@@ -137,7 +138,7 @@ def evaluate(predicted: str, truth: str, *, as_json: bool) -> None:
     from geoseg.workflow.scoring import score_rasters, scores_text  # noqa: PLC0415
 
     scores = score_rasters(Path(predicted), Path(truth))
-    click.echo(json.dumps(scores, indent=2) if as_json else scores_text(scores))
+    click.echo(_json(scores) if as_json else scores_text(scores))
 
 
 @geoseg.group(invoke_without_command=True)
@@ -158,7 +159,7 @@ def show(name: str, *, as_json: bool) -> None:
     from geoseg.workflow.info import describe_model, model_text  # noqa: PLC0415
 
     described = describe_model(name)
-    click.echo(json.dumps(described, indent=2) if as_json else model_text(described))
+    click.echo(_json(described) if as_json else model_text(described))
 
 
 @geoseg.command()
@@ -176,6 +177,8 @@ def verify(run_dir: str) -> None:
 
 def main() -> None:
     """Run the command line and leave with the exit code of the contract."""
+    # Files name other files; whatever they name, nothing is fetched. GDAL reads this when it opens its first file.
+    os.environ.setdefault("CPL_VSIL_CURL_ALLOWED_EXTENSIONS", ".none")
     try:
         geoseg(standalone_mode=False)
         sys.stdout.flush()
@@ -185,7 +188,7 @@ def main() -> None:
         error.show()
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, click.Abort):
-        _fail("interrupted; the same command starts again", 130)
+        _fail("interrupted; the same command again goes on with what is not finished", 130)
     except GeosegError as error:
         _fail(str(error), error.exit_code)
     except BrokenPipeError:
@@ -207,9 +210,15 @@ def _plan(scenes: list[str], settings: Settings, *, as_json: bool) -> None:
 
     plans = [plan_scene(Path(scene), settings) for scene in scenes]
     if as_json:
-        click.echo(json.dumps([one.to_json() for one in plans] if len(plans) > 1 else plans[0].to_json(), indent=2))
+        click.echo(_json([one.to_json() for one in plans] if len(plans) > 1 else plans[0].to_json()))
     else:
         click.echo("\n\n".join(plan_text(one) for one in plans))
+
+
+def _json(value: Any) -> str:
+    from geoseg.workflow.folder import json_text  # noqa: PLC0415
+
+    return json_text(value).rstrip()
 
 
 def _print_outputs(results: list[Any]) -> None:

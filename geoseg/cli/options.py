@@ -30,7 +30,7 @@ _MODEL = [
     _option("--overlap", type=int, default="tile / 8", help="By how many pixels tiles overlap."),
     _option("--blend", type=click.Choice(CHOICES["blend"]), help="How overlapping tiles are weighted."),
     _option("--block", type=int, help="About the side, in pixels, of what one task computes."),
-    _option("--batch", type=int, help="Tiles that go through the network at a time."),
+    _option("--batch", type=int, default="one a thread; 4 on a GPU", help="Tiles in hand at a time."),
 ]
 _MACHINE = [
     _option("--workers", type=int, help="Local worker processes; 0 computes in this process."),
@@ -81,6 +81,8 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON."
 
 
 def split_formats(given: dict[str, Any]) -> dict[str, Any]:
-    """The options as `resolve_settings` wants them: formats as a tuple."""
+    """The options as `resolve_settings` wants them: formats as a tuple, each once."""
     text = given.get("format")
-    return given if text is None else {**given, "format": tuple(name.strip() for name in text.split(","))}
+    if text is None:
+        return given
+    return {**given, "format": tuple(dict.fromkeys(name.strip() for name in text.split(",")))}

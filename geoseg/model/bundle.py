@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from dataclasses import dataclass, field
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from geoseg.scene.scaling import ScalingRule
 FORMAT = "geoseg-bundle/1"
 WEIGHTS = "weights.safetensors"
 MANIFEST = "model.json"
+_ENCODER = re.compile(r"[\w.\-]+", re.ASCII)
 
 Array = np.ndarray[Any, Any]
 
@@ -133,7 +136,7 @@ class ModelBundle:
             raise BundleError(f"{where}: {error}") from error
         except KeyError as error:
             raise BundleError(f"{where}: the key {error} is missing") from error
-        except (TypeError, ValueError) as error:
+        except (AttributeError, OverflowError, TypeError, ValueError) as error:
             raise BundleError(f"{where} is not a model bundle: {error}") from error
         _check(bundle, where)
         return bundle
@@ -150,12 +153,22 @@ def _fill_from_nearest(channels: Array, valid: Array) -> None:
     channels[:, missing] = channels[:, rows[missing], cols[missing]]
 
 
+def check_encoder(encoder: str) -> None:
+    """Refuse what is no plain name: some libraries of encoders take `hub:owner/name` and fetch it."""
+    if not _ENCODER.fullmatch(encoder):
+        raise BundleError(f"the encoder {encoder!r} is no plain name; name one of segmentation-models-pytorch")
+
+
 def _check(bundle: ModelBundle, where: Path) -> None:
+    try:
+        check_encoder(bundle.encoder)
+    except BundleError as error:
+        raise BundleError(f"{where}: {error}") from error
     roles = [band.role for band in bundle.bands]
     if not roles or len(set(roles)) != len(roles):
         raise BundleError(f"{where}: bands must name each role once; found {roles}")
-    if any(band.std <= 0 for band in bundle.bands):
-        raise BundleError(f"{where}: each band needs a std above 0")
+    if not all(isfinite(band.mean) and isfinite(band.std) and band.std > 0 for band in bundle.bands):
+        raise BundleError(f"{where}: each band needs a mean, and a std above 0")
     if not 0 < bundle.gsd_m[0] <= bundle.gsd_m[1]:
         raise BundleError(f"{where}: gsd_m is {list(bundle.gsd_m)}; it needs the finest, then the coarsest, in metres")
     if bundle.tile < 32 or bundle.tile % 32:
@@ -174,7 +187,7 @@ def user_folder() -> Path:
     return Path(os.environ.get("XDG_DATA_HOME", Path.home() / ".local" / "share")) / "geoseg" / "models"
 
 
-def embedded_bundles() -> dict[str, Path]:
+def known_bundles() -> dict[str, Path]:
     """Name to folder of all bundles that are found by name; the user's win over the embedded."""
     found: dict[str, Path] = {}
     for folder in (embedded_folder(), user_folder()):
@@ -184,13 +197,16 @@ def embedded_bundles() -> dict[str, Path]:
 
 
 def find_bundle(name_or_folder: str | Path) -> ModelBundle:
-    """The bundle in a folder, or of a name among the embedded and the user's; raises UsageError where there is none."""
+    """The bundle of a name among the embedded and the user's, else in a folder; raises UsageError where there is none.
+
+    A folder that has the name of a known bundle is meant where it is written as a path, as `./aerial`.
+    """
     folder = Path(name_or_folder)
-    if (folder / MANIFEST).is_file():
-        return load_bundle(folder.absolute())
-    named = embedded_bundles()
+    named = known_bundles()
     if str(name_or_folder) in named:
         return load_bundle(named[str(name_or_folder)])
+    if (folder / MANIFEST).is_file():
+        return load_bundle(folder.absolute())
     if folder.is_dir():
         raise BundleError(f"{folder} is not a model bundle: it has no {MANIFEST}")
     there = ", ".join(sorted(named)) or "none"

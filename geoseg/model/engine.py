@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol
@@ -27,6 +29,9 @@ any block size, number of workers or restart. 13 bits, so that weighted sums sta
 """
 
 
+_GPU_BATCH = 4
+
+
 class Engine(Protocol):
     """A callable from tiles to probabilities."""
 
@@ -50,8 +55,9 @@ class EngineChoice:
     device: str = "auto"
     precision: str = "auto"
     threads: int = 0
-    """Threads of one process; 0 leaves it to torch."""
-    batch: int = 4
+    """How many threads of one process run the network, each a tile of its own; 0 takes all cores."""
+    batch: int = 0
+    """Tiles in hand at a time; 0 is one a thread on a CPU, four on a GPU."""
 
 
 class EngineSource(Protocol):
@@ -97,7 +103,12 @@ def open_engine(bundle: ModelBundle, choice: EngineChoice, network_tile: int) ->
 
 
 class TorchEngine:
-    """The network in torch, channels last, in fp32 or under bf16/fp16 autocast."""
+    """The network in torch, channels last, in fp32 or under bf16/fp16 autocast.
+
+    On a CPU each tile goes through the network alone, on one thread, several tiles at a time: that is over twice as
+    fast as one batch on all threads, and, since torch rounds otherwise with another number of threads or tiles, it is
+    what makes the result the same for any of them. On a GPU tiles go in batches of one shape.
+    """
 
     def __init__(self, bundle: ModelBundle, choice: EngineChoice, network_tile: int) -> None:
         """Load the network onto its device."""
@@ -105,14 +116,14 @@ class TorchEngine:
 
         from geoseg.model.network import load_network  # noqa: PLC0415
 
-        if choice.threads:
-            torch.set_num_threads(choice.threads)
         self._torch = torch
         self._device = _device(choice.device)
         self._dtype = _precision(choice.precision, self._device)
         self._tile = network_tile
         self._network = load_network(bundle).to(self._device).to(memory_format=torch.channels_last)
-        self.batch = choice.batch
+        threads = choice.threads or os.cpu_count() or 1
+        self._pool = ThreadPoolExecutor(threads) if self._device.type == "cpu" else None
+        self.batch = choice.batch or (threads if self._pool else _GPU_BATCH)
 
     @property
     def name(self) -> str:
@@ -120,23 +131,30 @@ class TorchEngine:
         return f"torch {self._device} {str(self._dtype).removeprefix('torch.')}"
 
     def __call__(self, tiles: Array) -> Array:
-        """As `Engine.__call__`; the batch is filled up with zeros, so that its shape, and so the result, is fixed."""
+        """As `Engine.__call__`."""
+        if self._pool is not None:
+            alone = [tiles[k : k + 1] for k in range(len(tiles))]
+            return np.concatenate(list(self._pool.map(self._forward, alone)))
+        full = np.zeros((self.batch, *tiles.shape[1:]), np.float32)  # the last batch too has the shape of the others
+        full[: len(tiles)] = tiles
+        return self._forward(full)[: len(tiles)]
+
+    def _forward(self, tiles: Array) -> Array:
+        """One pass through the network: (N, channels, h, w) -> (N, classes, h, w) int16."""
         torch = self._torch
-        count, _, height, width = tiles.shape
-        full = np.zeros((self.batch, *tiles.shape[1:]), np.float32)
-        full[:count] = tiles
+        if self._pool is not None:
+            torch.set_num_threads(1)  # of this thread
         with torch.inference_mode():
-            x = torch.from_numpy(full).to(self._device, memory_format=torch.channels_last)
+            x = torch.from_numpy(tiles).to(self._device, memory_format=torch.channels_last)
             x = self._resize(x, (self._tile, self._tile), antialias=True)
             with torch.autocast(self._device.type, self._dtype, enabled=self._dtype != torch.float32):
                 logits = self._network(x)
             probabilities = torch.softmax(logits.float(), dim=1)  # (N, C, tile, tile)
-            probabilities = self._resize(probabilities, (height, width), antialias=False)
-            levels = probabilities.mul_(LEVELS).round_().to(torch.int16)
-            result: Array = levels[:count].contiguous().cpu().numpy()
-        return result
+            probabilities = self._resize(probabilities, tiles.shape[-2:], antialias=False)
+            levels: Array = probabilities.mul_(LEVELS).round_().to(torch.int16).contiguous().cpu().numpy()
+        return levels
 
-    def _resize(self, x: torch.Tensor, shape: tuple[int, int], *, antialias: bool) -> torch.Tensor:
+    def _resize(self, x: torch.Tensor, shape: tuple[int, ...], *, antialias: bool) -> torch.Tensor:
         if x.shape[-2:] == shape:
             return x
         resized: torch.Tensor = self._torch.nn.functional.interpolate(

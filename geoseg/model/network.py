@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from geoseg.errors import BundleError
-from geoseg.model.bundle import ModelBundle, weights_path
+from geoseg.model.bundle import ModelBundle, check_encoder, weights_path
 
 if TYPE_CHECKING:
     from torch import nn
@@ -20,12 +20,13 @@ ARCHITECTURES = {"Unet": smp.Unet, "DeepLabV3Plus": smp.DeepLabV3Plus}
 
 
 def build_network(architecture: str, encoder: str, channels: int, classes: int, decoder: dict[str, Any]) -> nn.Module:
-    """An untrained network: (N, channels, h, w) -> logits (N, classes, h, w). Reaches no network, whatever the encoder.
+    """An untrained network: (N, channels, h, w) -> logits (N, classes, h, w). It is built from code alone: nothing is fetched.
 
-    Raises BundleError where segmentation-models-pytorch has no such architecture, encoder or decoder option.
+    Raises BundleError where the encoder is no plain name, or segmentation-models-pytorch has no such architecture, encoder or decoder option.
     """
     if architecture not in ARCHITECTURES:
         raise BundleError(f"no architecture {architecture!r}; there are {', '.join(ARCHITECTURES)}")
+    check_encoder(encoder)
     unknown = set(decoder) - set(signature(ARCHITECTURES[architecture].__init__).parameters)
     if unknown:  # segmentation-models-pytorch would pass over them in silence
         raise BundleError(f"cannot build {architecture}: it has no option {', '.join(sorted(unknown))}")
@@ -33,8 +34,8 @@ def build_network(architecture: str, encoder: str, channels: int, classes: int, 
         network: nn.Module = ARCHITECTURES[architecture](
             encoder_name=encoder, encoder_weights=None, in_channels=channels, classes=classes, **decoder
         )
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        message = str(error).splitlines()[0][:200]
+    except (AttributeError, LookupError, OSError, TypeError, ValueError, RuntimeError) as error:
+        message = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise BundleError(f"cannot build {architecture} on the encoder {encoder!r}: {message}") from error
     return network
 

@@ -7,7 +7,14 @@ picture.
 
 from geoseg.report.numbers import ClassNumbers, SceneNumbers, count_classes
 from geoseg.report.page import RunReport, render_report
-from geoseg.report.pictures import RgbSource, class_picture, confidence_picture, overlay_picture, scene_picture
+from geoseg.report.pictures import (
+    RgbSource,
+    class_picture,
+    confidence_picture,
+    overlay_picture,
+    rgb_source,
+    scene_picture,
+)
 from geoseg.report.sheet import SheetEntry, contact_sheet, draw_scale_bar, ground_width_m
 
 __all__ = [
@@ -24,5 +31,6 @@ __all__ = [
     "ground_width_m",
     "overlay_picture",
     "render_report",
+    "rgb_source",
     "scene_picture",
 ]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from geoseg.report.charts import confidence_histogram
 from geoseg.report.markup import Markup, data_uri, joined, tag
 from geoseg.report.pictures import foreground_picture
-from geoseg.report.sheet import length_text, scale_bar_m
+from geoseg.report.sheet import is_width, length_text, scale_bar_m
 from geoseg.report.style import SCRIPT, STYLE
 from geoseg.report.tables import (
     class_table,
@@ -180,7 +180,7 @@ def _map(data: RunReport) -> Markup:
         ]
         shown = scene
     plate = [tag("div", joined(layers), class_="stack")]
-    if data.ground_width_m:
+    if is_width(data.ground_width_m):
         plate.append(_scale(data.ground_width_m))
     ratio = f"--ratio:{shown.width / shown.height:.4f}"
     margin = tag("div", _slider() if len(layers) > 1 else Markup(), _legend(data), class_="margin")

@@ -18,6 +18,8 @@ from geoseg.scene.info import open_dataset
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from geoseg.scene import FileScene
+
 MAX_SIDE = 1400
 """The longer side of a picture in pixels, at most."""
 
@@ -54,6 +56,18 @@ class RgbSource:
     nodata: float | None = None
     alpha: int | None = None
     file_mask: bool = False
+
+
+def rgb_source(scene: FileScene) -> RgbSource:
+    """What a picture of a scene shows: the bands of red, green and blue, else the first ones; valid pixels as `read`."""
+    by_role = dict(zip(scene.roles, scene.bands, strict=True))
+    if {"red", "green", "blue"} <= set(by_role):
+        bands = by_role["red"], by_role["green"], by_role["blue"]
+    else:
+        red, green, blue = (*scene.bands, *scene.bands[-1:] * 2)[:3]
+        bands = red, green, blue
+    file_mask = scene.info.mask == "file" and scene.alpha is None
+    return RgbSource(scene.info.path, bands, nodata=scene.nodata, alpha=scene.alpha, file_mask=file_mask)
 
 
 def scene_picture(source: RgbSource, max_side: int = MAX_SIDE) -> Image.Image:

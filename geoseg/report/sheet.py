@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import floor, log10
-from typing import TYPE_CHECKING
+from math import floor, isfinite, log10
+from typing import TYPE_CHECKING, TypeGuard
 
 from PIL import Image, ImageDraw, ImageFont
 
@@ -35,6 +35,11 @@ def ground_width_m(frame: Frame) -> float | None:
     return None if gsd_m is None else gsd_m[1] * frame.shape[1]
 
 
+def is_width(width_m: float | None) -> TypeGuard[float]:
+    """Whether a scale bar can be drawn for a width on the ground: some CRS lead to no number."""
+    return width_m is not None and isfinite(width_m) and width_m > 0
+
+
 def scale_bar_m(width_m: float, share: float = 0.25) -> float:
     """The longest round length (1, 2 or 5 times a power of ten) that is at most `share` of `width_m`.
 
@@ -57,9 +62,14 @@ def length_text(metres: float) -> str:
     return f"{metres:g} m" if metres >= 1 else f"{metres * 100:g} cm"
 
 
-def draw_scale_bar(picture: Image.Image, width_m: float) -> Image.Image:
-    """A copy of a picture that is `width_m` wide on the ground, with a scale bar in its lower left corner."""
+def draw_scale_bar(picture: Image.Image, width_m: float | None) -> Image.Image:
+    """A copy of a picture that is `width_m` wide on the ground, with a scale bar in its lower left corner.
+
+    Where the width is not known (None, NaN) there is no bar.
+    """
     drawn = picture.convert("RGBA")
+    if not is_width(width_m):
+        return drawn
     draw = ImageDraw.Draw(drawn)
     unit = max(1, round(min(picture.size) / 320))
     font = ImageFont.load_default(size=12 * unit)
@@ -91,7 +101,7 @@ def contact_sheet(
     blocks = []
     for entry in entries:
         fitted = [_fitted(picture, cell) for picture in entry.pictures]
-        if fitted and entry.ground_width_m:
+        if fitted:
             fitted[0] = draw_scale_bar(fitted[0], entry.ground_width_m)
         pictures = _joined(fitted, gap, down=across)
         blocks.append(_joined([pictures, _caption(entry.caption, size)], gap // 2, down=True))

@@ -45,7 +45,7 @@ def figures(number: float, digits: int = 3) -> str:
     ['0.6', '12.3', '1 235', '0', '0.00012']
     """
     if not isfinite(number):
-        return str(number)
+        return NONE
     if number == 0:
         return "0"
     decimals = max(0, digits - 1 - floor(log10(abs(number))))
@@ -59,7 +59,7 @@ def area(area_m2: float | None) -> str:
     >>> [area(x).replace(THIN, " ") for x in (84.21, 23400, 4.2e6)]
     ['84.2 m²', '2.34 ha', '4.2 km²']
     """
-    if area_m2 is None:
+    if area_m2 is None or not isfinite(area_m2):
         return NONE
     if area_m2 >= _SQUARE_KILOMETRE_M2:
         return f"{figures(area_m2 / _SQUARE_KILOMETRE_M2)}{THIN}km²"
@@ -74,7 +74,7 @@ def length(length_m: float | None) -> str:
     >>> [length(x).replace(THIN, " ") for x in (0.6, 84.2, 12345)]
     ['0.6 m', '84.2 m', '12.3 km']
     """
-    if length_m is None:
+    if length_m is None or not isfinite(length_m):
         return NONE
     return f"{figures(length_m / 1000)}{THIN}km" if abs(length_m) >= 1000 else f"{figures(length_m)}{THIN}m"
 
@@ -85,7 +85,7 @@ def percent(share: float | None) -> str:
     >>> [percent(x).replace(THIN, " ") for x in (0.4213, 1.0, 0.0004, 0.0)]
     ['42.1 %', '100 %', '< 0.1 %', '0 %']
     """
-    if share is None:
+    if share is None or not isfinite(share):
         return NONE
     if 0 < share < 0.001:
         return f"<{THIN}0.1{THIN}%"
@@ -98,7 +98,7 @@ def duration(seconds: float | None) -> str:
     >>> [duration(x).replace(THIN, " ") for x in (0.42, 12.3, 200, 3900)]
     ['0.42 s', '12.3 s', '3 min 20 s', '1 h 5 min']
     """
-    if seconds is None:
+    if seconds is None or not isfinite(seconds):
         return NONE
     if seconds < 60:
         return f"{figures(seconds, 3 if seconds >= 10 else 2)}{THIN}s"
@@ -139,6 +139,8 @@ def value_of(key: str, value: Any) -> str:  # whatever a run records
     """
     if value is None or value in ("", (), [], {}):
         return NONE
+    if isinstance(value, float) and not isfinite(value):
+        return "not a number" if key == "nodata" else NONE
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, dict):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -14,10 +15,19 @@ from rasterio.features import geometry_mask
 from geoseg.errors import InputError, MissingCrsError
 
 if TYPE_CHECKING:
+    import geopandas as gpd
+
     from geoseg.frame import Box, Frame
     from geoseg.scene.reading import Array, Scene
 
-_SUFFIXES = (".gpkg", ".geojson", ".json", ".shp", ".fgb", ".parquet")
+_MAGIC = {
+    ".gpkg": b"SQLite format 3\0",
+    ".shp": b"\0\0\x27\x0a",
+    ".fgb": b"fgb\x03fgb",
+    ".parquet": b"PAR1",
+}
+"""What a file of each suffix begins with. GDAL goes by content: a text of another kind could name hosts and files."""
+_SUFFIXES = (*_MAGIC, ".geojson", ".json")
 
 
 @dataclass(frozen=True)
@@ -42,6 +52,11 @@ class ClippedScene:
         """As the scene's."""
         return self.scene.dtype
 
+    @property
+    def stored_scaling(self) -> tuple[tuple[float, float], ...] | None:
+        """As the scene's."""
+        return self.scene.stored_scaling
+
     def read(self, box: Box) -> tuple[Array, Array]:
         """As the scene's, with the area's mask."""
         frame = self.frame.crop(box)
@@ -63,25 +78,64 @@ def clip_scene(scene: Scene, path: str | Path) -> ClippedScene:
 
 def read_area(path: Path, frame: Frame) -> shapely.Geometry:
     """The union of all polygons of a vector file, in the CRS of a frame."""
-    import geopandas as gpd  # noqa: PLC0415  # 1.5 s, and only with an area
-    from pyogrio.errors import DataSourceError  # noqa: PLC0415
-
     if path.suffix.lower() not in _SUFFIXES or not path.is_file():
         raise InputError(f"--aoi {path} is not a file of {', '.join(_SUFFIXES)}")
-    try:
-        layer = gpd.read_parquet(path) if path.suffix == ".parquet" else gpd.read_file(path)
-    except (DataSourceError, ValueError, OSError) as error:
-        raise InputError(f"--aoi {path} cannot be read: {str(error).splitlines()[0]}") from error
+    layer = _read_layer(path)
     if (layer.crs is None) != (frame.crs is None):
         raise MissingCrsError(
             f"--aoi {path}: of it and the scene one has no CRS; assign it, so that they can be matched"
         )
     if frame.crs is not None:
         layer = layer.to_crs(frame.crs)
-    area = shapely.union_all(shapely.make_valid(layer.geometry.array))
+    area = shapely.union_all(shapely.make_valid(layer.array))
     if not area.area:
         raise InputError(f"--aoi {path} holds no polygon")
     return area
+
+
+def _read_layer(path: Path) -> gpd.GeoSeries:
+    """The geometries of a vector file, of which only its own content is read."""
+    import geopandas as gpd  # noqa: PLC0415  # 1.5 s, and only with an area
+    from pyogrio.errors import DataSourceError  # noqa: PLC0415
+
+    suffix = path.suffix.lower()
+    try:
+        if suffix not in _MAGIC:
+            return _read_geojson(path)
+        with path.open("rb") as file:
+            if not file.read(16).startswith(_MAGIC[suffix]):
+                raise InputError(f"--aoi {path} does not hold what its suffix {suffix} says; export it again")
+        return (gpd.read_parquet(path) if suffix == ".parquet" else gpd.read_file(path)).geometry
+    except InputError:
+        raise
+    except (AttributeError, DataSourceError, ValueError, OSError) as error:
+        raise InputError(f"--aoi {path} cannot be read: {str(error).splitlines()[0]}") from error
+
+
+def _read_geojson(path: Path) -> gpd.GeoSeries:
+    """The geometries of a GeoJSON file, read without GDAL: to it, other texts in JSON are orders to fetch something."""
+    import geopandas as gpd  # noqa: PLC0415
+    from pyproj.exceptions import CRSError  # noqa: PLC0415
+    from shapely.geometry import shape  # noqa: PLC0415
+
+    try:
+        data = json.loads(path.read_bytes())
+        features = {"FeatureCollection": lambda: data["features"], "Feature": lambda: [data]}.get(
+            data["type"], lambda: [{"geometry": data}]
+        )()
+        geometries = [shape(feature["geometry"]) for feature in features if feature["geometry"]]
+        crs = data.get("crs", {"properties": {"name": "OGC:CRS84"}})
+        return gpd.GeoSeries(geometries, crs=crs and crs["properties"]["name"])
+    except (
+        AttributeError,
+        CRSError,
+        IndexError,
+        KeyError,
+        TypeError,
+        ValueError,
+        shapely.errors.ShapelyError,
+    ) as error:
+        raise InputError(f"--aoi {path} is not GeoJSON ({type(error).__name__}: {error}); export it again") from error
 
 
 @lru_cache(maxsize=4)

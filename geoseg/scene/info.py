@@ -17,17 +17,17 @@ from rasterio.windows import Window
 
 from geoseg.errors import SceneError
 from geoseg.frame import Box, Frame
+from geoseg.scene.references import refuse_reference, refuse_sidecars
 
 if TYPE_CHECKING:
     from rasterio.io import DatasetReader
 
-DRIVERS = ["GTiff", "JP2OpenJPEG", "HFA", "ENVI", "NITF", "PNG", "JPEG", "ERS", "EHdr", "KEA"]
-"""Formats that hold their own pixels. VRT, WMS and the like are left out: they can point at other files or hosts."""
+DRIVERS = ["GTiff", "JP2OpenJPEG", "HFA", "ENVI", "NITF", "PNG", "JPEG", "EHdr", "KEA"]
+"""Formats that hold their own pixels. VRT, WMS, ERS and the like are left out: they can point at other files or hosts."""
 
-# Read by GDAL when it first needs them, so they must stand in the environment before it opens a file. Left alone, its
-# block cache takes a twentieth of the machine's memory in every process; and no raster has business with the network.
+# Read by GDAL when it first needs it, so it must stand in the environment before it opens a file. Left alone, its
+# block cache takes a twentieth of the machine's memory in every process.
 os.environ.setdefault("GDAL_CACHEMAX", "256")
-os.environ.setdefault("CPL_VSIL_CURL_ALLOWED_EXTENSIONS", ".none")
 
 _OPEN_DATASETS = 16
 _ALPHA_GRADES = 0.05
@@ -46,7 +46,7 @@ class SceneInfo:
     interpretations: tuple[str, ...]
     nodata: float | None
     mask: str
-    """`none`, `file` (internal or external mask) or `alpha`."""
+    """`none`, `file` (internal or external mask), `alpha` or `file+alpha`."""
     alpha_band: int | None
     """The band that is tagged alpha and looks like a mask."""
     blocks: tuple[int, int]
@@ -75,20 +75,18 @@ def inspect_scene(path: str | Path) -> SceneInfo:
         raise SceneError(f"{path} holds complex numbers ({dataset.dtypes[0]}); geoseg reads integers and floats")
     alpha_band = _alpha_band(dataset)
     flags = dataset.mask_flag_enums[0]
-    if MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags:
-        mask = "file"
-    else:
-        mask = "none" if alpha_band is None else "alpha"
-    identity = dataset.transform.is_identity and dataset.crs is None
+    file_mask = MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags
+    kinds = [kind for kind, there in (("file", file_mask), ("alpha", alpha_band is not None)) if there]
+    placed = dataset.crs and not dataset.transform.is_identity  # a CRS without a transform says of no pixel where it is
     return SceneInfo(
         path=path,
         driver=dataset.driver,
-        frame=Frame(dataset.shape, dataset.transform, None if identity or not dataset.crs else dataset.crs.to_wkt()),
+        frame=Frame(dataset.shape, dataset.transform, dataset.crs.to_wkt() if placed else None),
         dtype=dataset.dtypes[0],
         descriptions=tuple(text or "" for text in dataset.descriptions),
         interpretations=tuple(interp.name for interp in dataset.colorinterp),
         nodata=dataset.nodata,
-        mask=mask,
+        mask="+".join(kinds) or "none",
         alpha_band=alpha_band,
         blocks=dataset.block_shapes[0],
         overviews=tuple(dataset.overviews(1)),
@@ -152,12 +150,15 @@ _local = threading.local()
 
 @ensure_env  # type: ignore[untyped-decorator]  # rasterio.open would do that, but takes one driver alone
 def _open(path: str) -> Any:
+    refuse_sidecars(path)
     try:
-        return rasterio.DatasetReader(path, driver=DRIVERS)
+        dataset = rasterio.DatasetReader(path, driver=DRIVERS)
     except rasterio.errors.RasterioError as error:
         raise SceneError(
             f"{path} is not a raster that geoseg opens ({_cause(error)}); it reads {', '.join(DRIVERS)}"
         ) from error
+    refuse_reference(dataset, path)
+    return dataset
 
 
 def _cause(error: Exception) -> str:

@@ -33,6 +33,10 @@ class Scene(Protocol):
     def dtype(self) -> str:
         """The data type of the pixels as stored."""
 
+    @property
+    def stored_scaling(self) -> tuple[tuple[float, float], ...] | None:
+        """(scale, offset) of each band, as the file states them (1 and 0 where not); None where no file could."""
+
     def read(self, box: Box) -> tuple[Array, Array]:
         """Pixels (bands, height, width) as stored, and which of them are valid: (height, width) bool.
 
@@ -53,6 +57,11 @@ class ArrayScene:
     def dtype(self) -> str:
         """The data type of the pixels."""
         return str(self.pixels.dtype)
+
+    @property
+    def stored_scaling(self) -> None:
+        """Nothing is known of it."""
+        return
 
     def read(self, box: Box) -> tuple[Array, Array]:
         """A copy of what is inside `box`."""
@@ -83,6 +92,11 @@ class FileScene:
         return self.info.dtype
 
     @property
+    def stored_scaling(self) -> tuple[tuple[float, float], ...]:
+        """(scale, offset) of each band that is read, as the file states them."""
+        return tuple((self.info.scales[band - 1], self.info.offsets[band - 1]) for band in self.bands)
+
+    @property
     def alpha(self) -> int | None:
         """The alpha band that masks, unless it plays a role: then it is no mask, whatever its tag says."""
         return None if self.info.alpha_band in self.bands else self.info.alpha_band
@@ -102,7 +116,7 @@ class FileScene:
             valid &= ~np.all(pixels == self.nodata, axis=0)
         if self.alpha:
             valid &= stack[-1] > 0
-        elif self.info.mask == "file":
+        if "file" in self.info.mask:
             valid &= read_file_mask(self.info.path, box)
         return pixels, valid
 
@@ -123,8 +137,13 @@ def open_scene(
     info = inspect_scene(path)
     if require_crs and info.frame.crs is None:
         raise MissingCrsError(
-            f"{path} has no CRS, so neither its GSD nor any area is known; assign one (gdal_edit.py -a_srs EPSG:...) "
-            "or go on without by --force"
+            f"{path} has no CRS or no georeference, so neither its GSD nor any area is known; assign one "
+            "(gdal_edit.py -a_srs EPSG:...) or go on without by --force"
+        )
+    if require_crs and info.frame.gsd_m is None:
+        raise MissingCrsError(
+            f"{path}: its coordinates lie outside of its CRS, or that is not tied to the Earth, so neither its GSD nor "
+            "any area is known; assign the right one (gdal_edit.py -a_srs EPSG:...) or go on without by --force"
         )
     assigned = assign_roles(info, needs, bands)
     return FileScene(

@@ -21,17 +21,26 @@ ROLES = (
 _SYNONYMS = {
     "coastalblue": "coastal", "coastalaerosol": "coastal", "aerosol": "coastal", "b": "blue", "g": "green", "r": "red",
     "nearinfrared": "nir", "infrared": "nir", "nearir": "nir", "nir1": "nir", "n": "nir", "rededge1": "rededge",
+    "nearinfrared1": "nir", "nearinfrared2": "nir2",
     "swir16": "swir1", "swir22": "swir2", "panchromatic": "pan", "shortwaveinfrared1": "swir1",
     "shortwaveinfrared2": "swir2",
 }  # fmt: skip
+_ALONE = {"b", "g", "r", "n", "infrared"}
+"""These name a role only where nothing else is said: there is short wave, middle and thermal infrared too."""
 
 _SENTINEL2 = {
     "b1": "coastal", "b2": "blue", "b3": "green", "b4": "red", "b5": "rededge", "b8": "nir", "b9": "watervapor",
     "b10": "cirrus", "b11": "swir1", "b12": "swir2",
 }  # fmt: skip
-_LANDSAT_SR = {
+_SENTINEL2_FOUR = {"b2", "b3", "b4", "b8"}
+_SENTINEL2_TEN_AND_TWENTY = _SENTINEL2_FOUR | {"b11", "b12"}
+_LANDSAT_OLI = {
     "srb1": "coastal", "srb2": "blue", "srb3": "green", "srb4": "red", "srb5": "nir", "srb6": "swir1", "srb7": "swir2",
 }  # fmt: skip
+_LANDSAT_TM = {
+    "srb1": "blue", "srb2": "green", "srb3": "red", "srb4": "nir", "srb5": "swir1", "srb7": "swir2",
+}  # fmt: skip
+"""Landsat 4 to 7; they have no SR_B6, their sixth band is thermal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,14 +79,14 @@ def role_of_description(text: str) -> str | None:
     >>> [role_of_description(text) for text in ("Red", "B8 (NIR)", "red edge 1", "Near Infrared", "elevation")]
     ['red', 'nir', 'rededge', 'nir', None]
     """
-    squeezed = re.sub(r"[^a-z0-9]", "", text.lower())
+    squeezed = _squeeze(text)
     if squeezed in ROLES or squeezed in _SYNONYMS:
         return _SYNONYMS.get(squeezed, squeezed)
-    words = re.findall(r"[a-z]+[0-9]*", text.lower())
+    words = re.findall(r"[a-z]+[0-9]*", re.sub(r"infra[^a-z0-9]+red", "infrared", text.lower()))
     joined = [first + second for first, second in pairwise(words)]
     for word in [*joined, *words]:
         role: str = _SYNONYMS.get(word, word)
-        if role in ROLES and len(word) > 1:
+        if role in ROLES and word not in _ALONE:
             return role
     return None
 
@@ -87,13 +96,11 @@ def known_roles(info: SceneInfo) -> dict[str, int]:
 
     Raises BandRoleError where two bands claim one role.
     """
-    names = [re.sub(r"[^a-z0-9]", "", text.lower()).replace("b0", "b") for text in info.descriptions]
-    if {"b2", "b3", "b4", "b8"} <= set(names):
-        claims = [_SENTINEL2.get(name) for name in names]
-    elif {"srb2", "srb3", "srb4", "srb5"} <= set(names):
-        claims = [_LANDSAT_SR.get(name) for name in names]
-    else:
+    table = _mission(info.descriptions)
+    if table is None:
         claims = [role_of_description(text) for text in info.descriptions]
+    else:
+        claims = [table.get(_squeeze(text).replace("b0", "b")) for text in info.descriptions]
     if not any(claims):
         claims = [interp if interp in {"red", "green", "blue"} else None for interp in info.interpretations]
     found: dict[str, int] = {}
@@ -107,6 +114,26 @@ def known_roles(info: SceneInfo) -> dict[str, int]:
             )
         found[role] = band
     return found
+
+
+def _mission(descriptions: tuple[str, ...]) -> dict[str, str] | None:
+    """What the bands of a mission are, if their names tell it: B1 to B8 alone are those of WorldView or PlanetScope too."""
+    as_given = {_squeeze(text) for text in descriptions} - {""}
+    names = {name.replace("b0", "b") for name in as_given}
+    if names >= _SENTINEL2_FOUR:
+        padded = any(re.fullmatch("b0[1-9]", name) for name in as_given)
+        if padded or "b8a" in names or names <= _SENTINEL2_TEN_AND_TWENTY:
+            return _SENTINEL2
+    if names >= {"srb2", "srb3", "srb4"}:
+        if "srb6" in names:
+            return _LANDSAT_OLI
+        if "srb1" in names:  # without, it may also be a part of what OLI has
+            return _LANDSAT_TM
+    return None
+
+
+def _squeeze(text: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", text.lower())
 
 
 def assign_roles(info: SceneInfo, needs: BandNeeds, given: dict[str, int] | None = None) -> dict[str, int]:

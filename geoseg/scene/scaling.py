@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from geoseg.errors import BundleError, SceneError
+from geoseg.frame import Box
 from geoseg.scene.info import sample_boxes
 
 if TYPE_CHECKING:
@@ -15,6 +17,16 @@ if TYPE_CHECKING:
 
 _SAMPLE = 1024
 """Side of the square that has as many pixels as are looked at for percentiles."""
+_ENOUGH = 4096
+"""With fewer valid pixels than this in the sample, the whole scene is looked at."""
+_WALK = (512, 4096)
+"""Height and width of the boxes in which that is done: whole blocks of most files."""
+_KEPT = 1 << 20
+"""At most as many pixels as these are kept of it."""
+
+
+_NO_SPREAD = 1e-30
+"""A band whose values lie this close together has one value; a gain for it would not fit into float32."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,29 +39,46 @@ class Scaling:
 
     def __call__(self, pixels: Array) -> np.ndarray[Any, np.dtype[np.float32]]:
         """Scale pixels (bands, height, width) of any dtype to float32 in 0..1."""
-        gain = np.asarray(self.gain, np.float32)[:, None, None]
-        offset = np.asarray(self.offset, np.float32)[:, None, None]
-        scaled = pixels.astype(np.float32)
-        scaled *= gain
-        scaled += offset
+        if pixels.dtype.itemsize > 2:
+            scaled = self._scale_wide(pixels)
+        else:
+            scaled = pixels.astype(np.float32)
+            scaled *= np.asarray(self.gain, np.float32)[:, None, None]
+            scaled += np.asarray(self.offset, np.float32)[:, None, None]
         np.clip(scaled, 0, 1, out=scaled)
         return scaled if self.gamma == 1 else np.power(scaled, np.float32(self.gamma), out=scaled)
+
+    def _scale_wide(self, pixels: Array) -> np.ndarray[Any, np.dtype[np.float32]]:
+        """In float64, shifted before it is stretched: large values that differ little keep their differences."""
+        scaled = np.empty(pixels.shape, np.float32)
+        for band, (gain, offset) in enumerate(zip(self.gain, self.offset, strict=True)):
+            if gain == 0:
+                scaled[band] = offset
+                continue
+            wide = pixels[band].astype(np.float64)
+            with np.errstate(over="ignore", invalid="ignore"):  # of nodata such as -1.8e308, or NaN: it is masked
+                wide += offset / gain
+                wide *= gain
+            scaled[band] = np.clip(wide, 0, 1, out=wide)
+        return scaled
 
     @classmethod
     def between(
         cls, low: tuple[float, ...], high: tuple[float, ...], to: tuple[float, float] = (0, 1), gamma: float = 1.0
     ) -> Scaling:
-        """The scaling that maps low to `to[0]` and high to `to[1]` in each band."""
+        """The scaling that maps low to `to[0]` and high to `to[1]` in each band, a band of one value to their middle."""
+        middle = ((to[0] + to[1]) / 2) ** (1 / gamma)
         to = (to[0] ** (1 / gamma), to[1] ** (1 / gamma))
-        gains = tuple((to[1] - to[0]) / max(b - a, 1e-9) for a, b in zip(low, high, strict=True))
-        return cls(gains, tuple(to[0] - a * g for a, g in zip(low, gains, strict=True)), gamma)
+        gains = tuple((to[1] - to[0]) / (b - a) if b - a > _NO_SPREAD else 0.0 for a, b in zip(low, high, strict=True))
+        return cls(gains, tuple(to[0] - a * g if g else middle for a, g in zip(low, gains, strict=True)), gamma)
 
 
 @dataclass(frozen=True, slots=True)
 class ScalingRule:
-    """How a model wants a scene scaled: a fixed range for a data type, else percentiles of the scene.
+    """How a model wants a scene scaled: a fixed range for a data type, else reflectance, else percentiles of the scene.
 
-    `ranges` maps a dtype to (low, high), which become 0 and 1. Any other dtype is stretched so that its
+    `ranges` maps a dtype to (low, high), which become 0 and 1. Any other dtype is taken as reflectance if that is
+    given: value * scale + offset, as the file states them by band, else this pair. Without, it is stretched so that its
     `percentiles`, band by band, become the two values of `to`; a `gamma` below 1 lifts what lies between, as the
     makers of 8-bit imagery do.
     """
@@ -58,13 +87,17 @@ class ScalingRule:
     percentiles: tuple[float, float] | None = None
     to: tuple[float, float] = (0.0, 1.0)
     gamma: float = 1.0
+    reflectance: tuple[float, float] | None = None
+    """(scale, offset) where the file states none."""
 
     def to_json(self) -> dict[str, Any]:
         """As stored in `model.json`."""
-        ranges = {dtype: list(pair) for dtype, pair in self.ranges.items()}
-        if self.percentiles is None:
-            return {"ranges": ranges}
-        return {"ranges": ranges, "percentiles": list(self.percentiles), "to": list(self.to), "gamma": self.gamma}
+        data: dict[str, Any] = {"ranges": {dtype: list(pair) for dtype, pair in self.ranges.items()}}
+        if self.reflectance is not None:
+            data["reflectance"] = list(self.reflectance)
+        if self.percentiles is not None:
+            data |= {"percentiles": list(self.percentiles), "to": list(self.to), "gamma": self.gamma}
+        return data
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> ScalingRule:
@@ -73,31 +106,45 @@ class ScalingRule:
             ranges = {str(dtype): (float(low), float(high)) for dtype, (low, high) in data.get("ranges", {}).items()}
             to = tuple(float(value) for value in data.get("to", (0, 1)))
             percentiles = tuple(float(value) for value in data["percentiles"]) if "percentiles" in data else None
+            reflectance = tuple(float(value) for value in data["reflectance"]) if "reflectance" in data else None
             gamma = float(data.get("gamma", 1))
         except (AttributeError, TypeError, ValueError) as error:
             raise BundleError(f"scaling is not readable: {error}") from error
-        if not ranges and percentiles is None:
-            raise BundleError("scaling needs ranges, percentiles or both")
+        if not ranges and percentiles is None and reflectance is None:
+            raise BundleError("scaling needs ranges, reflectance or percentiles")
+        if not all(low < high for low, high in ranges.values()):
+            raise BundleError("scaling: ranges are pairs, low before high")
+        if reflectance is not None and not (
+            len(reflectance) == 2 and reflectance[0] > 0 and all(map(isfinite, reflectance))
+        ):
+            raise BundleError("scaling: reflectance is a scale above 0 and an offset, as [0.0001, 0]")
         if len(to) != 2 or (percentiles is not None and (len(percentiles) != 2 or percentiles[0] >= percentiles[1])):
             raise BundleError("scaling: percentiles and to are pairs, low before high")
         if not 0 < gamma <= 10:
             raise BundleError(f"scaling: gamma is {gamma}; it takes more than 0, at most 10")
-        return cls(ranges, percentiles and (percentiles[0], percentiles[1]), (to[0], to[1]), gamma)
+        pairs = [None if pair is None else (pair[0], pair[1]) for pair in (percentiles, reflectance)]
+        return cls(ranges, pairs[0], (to[0], to[1]), gamma, pairs[1])
 
 
 def resolve_scaling(scene: Scene, rule: ScalingRule) -> Scaling:
     """Fix the scaling of a scene by a model's rule.
 
     Percentiles come from a sample of windows spread over the scene (all of it up to 1024 x 1024 pixels), valid pixels
-    alone. Raises SceneError where the rule says nothing of the scene's dtype.
+    alone; where these are few, from pixels evenly spaced among all valid ones. Raises SceneError where the rule says nothing of the scene's dtype.
     """
     count = len(scene.roles)
     if scene.dtype in rule.ranges:
         low, high = rule.ranges[scene.dtype]
         return Scaling.between((low,) * count, (high,) * count)
+    if rule.reflectance is not None:
+        stated = scene.stored_scaling or ((1.0, 0.0),) * count
+        pairs = [rule.reflectance if pair == (1, 0) else pair for pair in stated]
+        return Scaling(tuple(scale for scale, _ in pairs), tuple(offset for _, offset in pairs))
     if rule.percentiles is None:
         raise SceneError(f"the model takes {', '.join(rule.ranges)}; the scene is {scene.dtype}; convert it")
     values = _sample(scene)
+    if values.shape[1] < _ENOUGH and scene.frame.box.area > _SAMPLE * _SAMPLE:
+        values = _walk(scene)
     if values.shape[1] == 0:  # nothing valid: whatever scaling, nothing will be forwarded
         return Scaling.between((0.0,) * count, (1.0,) * count, rule.to, rule.gamma)
     low_high = np.percentile(values, rule.percentiles, axis=1)
@@ -111,3 +158,22 @@ def _sample(scene: Scene) -> Array:
         pixels, valid = scene.read(box)
         parts.append(pixels[:, valid].astype(np.float64))
     return np.concatenate(parts, axis=1)
+
+
+def _walk(scene: Scene) -> Array:
+    """Valid pixels (bands, n), in float64, evenly spaced among all of the scene: half of `_KEPT` to all, if there are."""
+    height, width = _WALK
+    kept: list[Array] = []
+    seen, held, step = 0, 0, 1
+    for row in range(0, scene.frame.shape[0], height):
+        for col in range(0, scene.frame.shape[1], width):
+            pixels, valid = scene.read(Box(row, col, height, width) & scene.frame.box)
+            count = int(np.count_nonzero(valid))
+            if count == 0:
+                continue
+            kept.append(pixels[:, valid][:, -seen % step :: step])
+            seen, held = seen + count, held + kept[-1].shape[1]
+            while held > _KEPT:
+                kept = [np.concatenate(kept, axis=1)[:, ::2]]
+                held, step = kept[0].shape[1], step * 2
+    return np.concatenate(kept, axis=1).astype(np.float64) if kept else np.empty((len(scene.roles), 0))

@@ -42,7 +42,7 @@ def _sample(index: SampleIndex, config: TrainConfig, step: int, place: int) -> t
     scaled, valid, truth = _cut(labelled, drawn.centre, config, rng)
     # Of its own, so that what else is drawn does not depend on it.
     brush = np.random.default_rng((config.seed, step, place, 1))
-    if step >= config.augment.repaint_from and brush.random() < config.augment.repaint:
+    if brush.random() < config.augment.repaint:
         scaled = repaint(scaled, truth, config.legend, brush)
     scaled = vary_light(scaled, config.augment, rng)
     if rng.random() < config.augment.cutout:

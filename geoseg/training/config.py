@@ -26,6 +26,8 @@ class NetworkConfig:
     """An installed Python package that holds one `.pth` file with the encoder's weights; it is not imported."""
     init_file: Path | None = None
     """A `.pth` or `.safetensors` file with the encoder's weights."""
+    init_bundle: Path | None = None
+    """A model bundle of the same network, bands and classes, to go on from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +76,6 @@ class AugmentConfig:
     """Share of windows of which a part becomes nodata."""
     repaint: float = 0.0
     """Share of windows whose roofs and roads (objects and lines) get another brightness, each its own."""
-    repaint_from: int = 0
-    """The first step with repainting."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,10 +96,10 @@ class FitConfig:
     """Weight of the Dice loss beside cross entropy."""
     class_weights: tuple[float, ...] = ()
     """Weight of each class in cross entropy, in the order of the legend; empty for all alike."""
-    class_weights_from: int = 0
-    """The first step with these weights; all alike before."""
     balance: float = 0.6
     """Share of windows drawn around a pixel of a class that is drawn first, all classes alike."""
+    keep: str = "best"
+    """`best`: the weights of the highest mean IoU on the places held out; `last`: those of the last step."""
     validation_window: int = 256
     validate_every: int = 100
     checkpoint_every: int = 50
@@ -194,17 +194,15 @@ def load_config(path: Path) -> TrainConfig:
 def _network(data: Any, folder: Path, where: str) -> NetworkConfig:
     given = dict(_mapping(data, where))
     init = given.pop("init", None)
-    for key in ("init_package", "init_file"):
+    for key in ("init_package", "init_file", "init_bundle"):
         if key in given:
             raise UsageError(f"{where}: {key!r} is not a key; write init: {{{key.removeprefix('init_')}: ...}}")
     if init is not None:
         init = dict(_mapping(init, f"{where}: init"))
-        if len(init) != 1 or not set(init) <= {"package", "file"}:
-            raise UsageError(f"{where}: init takes either package or file; found {sorted(init)}")
-        if "package" in init:
-            given["init_package"] = str(init["package"])
-        else:
-            given["init_file"] = folder / str(init["file"])
+        if len(init) != 1 or not set(init) <= {"package", "file", "bundle"}:
+            raise UsageError(f"{where}: init takes one of package, file and bundle; found {sorted(init)}")
+        ((kind, source),) = init.items()
+        given[f"init_{kind}"] = str(source) if kind == "package" else folder / str(source)
     return _build(NetworkConfig, given, where)
 
 
@@ -299,25 +297,13 @@ def _as_kind(value: Any, kind: str) -> Any:  # noqa: PLR0911  # one answer a kin
 
 
 def _check(config: TrainConfig, where: str) -> None:
-    fit = config.fit
     if not set(config.optional) < set(config.bands):
         raise UsageError(
             f"{where}: optional is {list(config.optional)}; it takes some, not all, of {list(config.bands)}"
         )
-    for key, size in (("window", fit.window), ("validation_window", fit.validation_window)):
-        if size < 32 or size % 32:
-            raise UsageError(f"{where}: fit.{key} is {size}; it takes a multiple of 32")
-    if min(fit.steps, fit.batch, fit.validate_every, fit.checkpoint_every, fit.validation_windows) < 1:
-        raise UsageError(
-            f"{where}: fit takes steps, batch, validate_every, checkpoint_every, validation_windows from 1"
-        )
-    if fit.class_weights and len(fit.class_weights) != len(config.legend.classes):
-        raise UsageError(
-            f"{where}: fit.class_weights has {len(fit.class_weights)} numbers; it takes one for each of "
-            f"{', '.join(config.legend.names)}"
-        )
     if config.std <= 0 or not 0 < config.gsd_m[0] <= config.gsd_m[1]:
         raise UsageError(f"{where}: std and gsd_m (finest, coarsest) must be above 0")
+    _check_fit(config, where)
     for source in config.data:
         for group in source.groups:
             split = set(group) & set(source.hold_out)
@@ -326,3 +312,21 @@ def _check(config: TrainConfig, where: str) -> None:
                     f"{where}: {source.name} holds out {sorted(split)}, but {list(group)} overlap each other; "
                     "hold out all of them or none"
                 )
+
+
+def _check_fit(config: TrainConfig, where: str) -> None:
+    fit = config.fit
+    for key, size in (("window", fit.window), ("validation_window", fit.validation_window)):
+        if size < 32 or size % 32:
+            raise UsageError(f"{where}: fit.{key} is {size}; it takes a multiple of 32")
+    if min(fit.steps, fit.batch, fit.validate_every, fit.checkpoint_every, fit.validation_windows) < 1:
+        raise UsageError(
+            f"{where}: fit takes steps, batch, validate_every, checkpoint_every, validation_windows from 1"
+        )
+    if fit.keep not in {"best", "last"}:
+        raise UsageError(f"{where}: fit.keep is {fit.keep!r}; it takes best or last")
+    if fit.class_weights and len(fit.class_weights) != len(config.legend.classes):
+        raise UsageError(
+            f"{where}: fit.class_weights has {len(fit.class_weights)} numbers; it takes one for each of "
+            f"{', '.join(config.legend.names)}"
+        )

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from geoseg.errors import BundleError, UsageError
+from geoseg.model import find_bundle
+from geoseg.model.network import load_network
 
 if TYPE_CHECKING:
     from torch import nn
@@ -19,6 +21,29 @@ if TYPE_CHECKING:
 Weights = dict[str, torch.Tensor]
 
 _VISIBLE = ("red", "green", "blue")
+
+
+def initialise(network: nn.Module, config: NetworkConfig, roles: tuple[str, ...]) -> int:
+    """Load the weights that `config` names: of a whole network from a bundle, else of its encoder; returns how many.
+
+    Raises UsageError where there are none, BundleError where they do not fit.
+    """
+    if config.init_bundle is None:
+        return initialise_encoder(network, config, roles)
+    bundle = find_bundle(config.init_bundle)
+    if bundle.needs.roles != roles:
+        raise BundleError(
+            f"{config.init_bundle} takes the bands {', '.join(bundle.needs.roles)}, not {', '.join(roles)}"
+        )
+    start: Weights = load_network(bundle).state_dict()
+    expected: Weights = network.state_dict()
+    if {key: value.shape for key, value in start.items()} != {key: value.shape for key, value in expected.items()}:
+        raise BundleError(
+            f"{config.init_bundle} holds {bundle.architecture} on {bundle.encoder} for {len(bundle.legend.classes)} "
+            "classes; name the same in network and legend to go on from it"
+        )
+    network.load_state_dict(start)
+    return len(start)
 
 
 def initialise_encoder(network: nn.Module, config: NetworkConfig, roles: tuple[str, ...]) -> int:

@@ -17,7 +17,7 @@ from geoseg.model import load_bundle, save_bundle, weights_path
 from geoseg.model.network import build_network
 from geoseg.training.augment import batch_of
 from geoseg.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, write_atomically
-from geoseg.training.initial import initialise_encoder
+from geoseg.training.initial import initialise
 from geoseg.training.losses import SegmentationLoss
 from geoseg.training.record import draw_curves, plain
 from geoseg.training.samples import SampleIndex, gather
@@ -70,11 +70,10 @@ class _Run:
         shape = (len(bundle.bands), len(bundle.legend.classes), bundle.decoder)
         self.network = build_network(bundle.architecture, bundle.encoder, *shape).to(memory_format=torch.channels_last)
         self.judged = build_network(bundle.architecture, bundle.encoder, *shape).to(memory_format=torch.channels_last)
-        taken = initialise_encoder(self.network, config.network, config.bands)
-        say(f"{bundle.architecture} on {bundle.encoder}: {taken} tensors of the encoder from elsewhere")
+        taken = initialise(self.network, config.network, config.bands)
+        say(f"{bundle.architecture} on {bundle.encoder}: {taken} tensors from elsewhere")
         self.optimizer = torch.optim.AdamW(_parameter_groups(self.network, config.fit))
-        self.plain_loss = SegmentationLoss(config.fit.dice)
-        self.weighted_loss = SegmentationLoss(config.fit.dice, config.fit.class_weights)
+        self.loss = SegmentationLoss(config.fit.dice, config.fit.class_weights)
         self.average: Weights = {key: value.clone() for key, value in self.network.state_dict().items()}
         self.step, self.best, self.seconds = 0, -1.0, 0.0
         self.history: list[dict[str, Any]] = []
@@ -115,8 +114,7 @@ class _Run:
             group["lr"] = group["peak"] * factor
         self.network.train()
         self.optimizer.zero_grad(set_to_none=True)
-        measure = self.weighted_loss if self.step >= fit.class_weights_from else self.plain_loss
-        loss = measure(self.network(images.to(memory_format=torch.channels_last)), truth)
+        loss = self.loss(self.network(images.to(memory_format=torch.channels_last)), truth)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), fit.clip)
         self.optimizer.step()
@@ -141,8 +139,8 @@ class _Run:
                     ious = "  ".join(f"{n} {_shown(c['iou'])}" for n, c in part["classes"].items())
                     self.say(f"  {source} {variant}: {ious}")
         self.say(f"  step {self.step}: mean IoU {reached:.4f}{' (best so far)' if better else ''}")
-        if better:
-            self.best = reached
+        self.best = max(self.best, reached)
+        if better or self.config.fit.keep == "last":
             bundle = replace(self.config.bundle, scores={"validation": scores, "step": self.step, "all_windows": False})
             save_bundle(bundle, save(weights), self.out / "bundle")
 

@@ -28,6 +28,7 @@ def measure(components: Components, frame: Frame, legend: Legend) -> dict[str, g
     Areas and lengths are in m2 and m, geodesic where the CRS is geographic or stretches areas; without a CRS they are
     NaN. Rows are ordered from north to south, then west to east.
     """
+    components = components.of(entry.code for entry in legend.foreground)
     order = np.lexsort(_top_left(components.polygons).T) if len(components) else np.empty(0, int)
     components = components.select(order)
     polygons = to_map(components.polygons, frame)

@@ -1,7 +1,8 @@
 """Connected components of a class raster as polygons, block by block, joined across seams.
 
 Polygons are in pixel coordinates, (column, row) of pixel corners: whole numbers, so that joining is exact.
-Neighbours are pixels that share a side (4-connectivity). Nodata and background are never a polygon.
+Neighbours are pixels that share a side (4-connectivity). Background and nodata are outlined too: only who knows where
+they lie can close holes and simplify edges without covering them.
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ from rasterio.features import shapes
 from scipy import ndimage
 
 from geoseg.frame import Box
-from geoseg.legend import NODATA, Legend
+from geoseg.legend import NODATA
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 Array = np.ndarray[Any, Any]
 Reader = Callable[[Box], tuple[Array, Array]]
@@ -52,16 +53,21 @@ class Components:
         """The components at an index or boolean array."""
         return Components(*(getattr(self, name)[at] for name in self.__dataclass_fields__))
 
+    def of(self, codes: Iterable[int]) -> Components:
+        """The components of these codes, such as a legend's foreground."""
+        return self.select(np.isin(self.codes, list(codes)))
+
     @classmethod
     def concatenate(cls, parts: list[Components]) -> Components:
         """All components of all parts."""
         return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in cls.__dataclass_fields__))
 
 
-def polygonize(read: Reader, shape: tuple[int, int], legend: Legend, block: int = 2048) -> Components:
-    """The polygons of one pass over the whole raster, whatever the block size.
+def polygonize(read: Reader, shape: tuple[int, int], block: int = 2048) -> Components:
+    """The polygons of one pass over the whole raster, whatever the block size: a partition of it.
 
-    `read` is called once a block, with a box that reaches one pixel over it.
+    Every code has its polygons, background and nodata too; `Components.of` leaves those of some codes. `read` is called
+    once a block, with a box that reaches one pixel over it.
     """
     parts: list[Components] = []
     joins: list[Array] = []
@@ -69,7 +75,7 @@ def polygonize(read: Reader, shape: tuple[int, int], legend: Legend, block: int 
     left: _Edge | None = None
     count = 0
     for box in _blocks(shape, block):
-        components, edges = _polygonize_block(read, box, shape, legend, count)
+        components, edges = _polygonize_block(read, box, shape, count)
         count += len(components)
         parts.append(components)
         if box.col and left is not None:
@@ -82,14 +88,14 @@ def polygonize(read: Reader, shape: tuple[int, int], legend: Legend, block: int 
 
 @dataclass(frozen=True)
 class _Edge:
-    """The outermost pixels along one side of a block: class codes and component numbers (-1 for none)."""
+    """The outermost pixels along one side of a block: class codes and component numbers."""
 
     codes: Array
     numbers: Array
 
     def pairs(self, other: _Edge) -> Array:
         """Components (n, 2) that face each other across a seam and are of one class."""
-        same = (self.codes == other.codes) & (self.numbers >= 0)
+        same = self.codes == other.codes
         return np.unique(np.stack([self.numbers[same], other.numbers[same]], axis=1), axis=0)
 
 
@@ -100,7 +106,7 @@ def _blocks(shape: tuple[int, int], block: int) -> Iterator[Box]:
 
 
 def _polygonize_block(
-    read: Reader, box: Box, shape: tuple[int, int], legend: Legend, first: int
+    read: Reader, box: Box, shape: tuple[int, int], first: int
 ) -> tuple[Components, dict[str, _Edge]]:
     """Components of a block, numbered from `first`, and its four edges."""
     halo = Box(box.row - 1, box.col - 1, box.height + 2, box.width + 2)
@@ -109,34 +115,33 @@ def _polygonize_block(
     confidence = np.zeros(halo.shape, np.uint8)
     padded[inside.slices(halo)], confidence[inside.slices(halo)] = read(inside)
     classes, confidence = padded[1:-1, 1:-1], confidence[1:-1, 1:-1]
-    numbers, codes = _label(classes, legend)
+    numbers, codes = _label(classes)
     outlines, order = _outlines(numbers, box)
     at_edge = np.zeros(len(codes), bool)
-    at_edge[numbers[(numbers >= 0) & _beside_nothing(padded)]] = True
-    flat, values = numbers.ravel(), confidence.ravel()
-    seen = flat >= 0
+    at_edge[numbers[_beside_nothing(padded)]] = True
+    flat = numbers.ravel()
     index = np.arange(len(codes))
     components = Components(
         polygons=outlines[np.argsort(order)],
         codes=codes,
-        pixels=np.bincount(flat[seen], minlength=len(codes)),
-        confidence_sum=np.bincount(flat[seen], values[seen], minlength=len(codes)).astype(np.int64),
+        pixels=np.bincount(flat, minlength=len(codes)),
+        confidence_sum=np.bincount(flat, confidence.ravel(), minlength=len(codes)).astype(np.int64),
         confidence_min=np.asarray(ndimage.minimum(confidence, numbers, index), np.uint8).reshape(len(codes)),
         touches_edge=at_edge,
     )
-    shifted = np.where(numbers >= 0, numbers + first, -1)
+    shifted = numbers + np.int64(first)
     sides: dict[str, Any] = {"top": np.s_[0, :], "bottom": np.s_[-1, :], "left": np.s_[:, 0], "right": np.s_[:, -1]}
     return components, {side: _Edge(classes[at].copy(), shifted[at].copy()) for side, at in sides.items()}
 
 
-def _label(classes: Array, legend: Legend) -> tuple[Array, Array]:
-    """Component numbers (h, w) int32 from 0, -1 for none, and the class code of each."""
-    numbers = np.full(classes.shape, -1, np.int32)
+def _label(classes: Array) -> tuple[Array, Array]:
+    """Component numbers (h, w) int32 from 0, and the class code of each."""
+    numbers = np.empty(classes.shape, np.int32)
     codes: list[int] = []
-    for entry in legend.foreground:
-        labelled, found = ndimage.label(classes == entry.code)
+    for code in np.unique(classes).tolist():
+        labelled, found = ndimage.label(classes == code)
         np.copyto(numbers, labelled.astype(np.int32) - 1 + len(codes), where=labelled > 0)
-        codes += [entry.code] * found
+        codes += [code] * found
     return numbers, np.asarray(codes, np.uint8)
 
 
@@ -145,14 +150,12 @@ def _outlines(numbers: Array, box: Box) -> tuple[Array, Array]:
     coordinates: list[Array] = []
     ring_ends, polygon_ends, order = [0], [0], []
     to_scene = Affine.translation(box.col, box.row)
-    for geometry, number in shapes(numbers, mask=numbers >= 0, connectivity=4, transform=to_scene):
+    for geometry, number in shapes(numbers, connectivity=4, transform=to_scene):
         for ring in geometry["coordinates"]:
             coordinates.append(np.asarray(ring))
             ring_ends.append(ring_ends[-1] + len(ring))
         polygon_ends.append(len(ring_ends) - 1)
         order.append(int(number))
-    if not order:
-        return np.empty(0, object), np.empty(0, int)
     polygons = shapely.from_ragged_array(
         shapely.GeometryType.POLYGON,
         np.concatenate(coordinates),
@@ -196,8 +199,11 @@ def _join(parts: Components, joins: list[Array]) -> Components:
     return Components.concatenate([parts.select(alone), joined])
 
 
-def drop_straight_vertices(polygons: Array) -> Array:
-    """The same polygons without the vertices at which no ring turns; exact for whole-numbered coordinates."""
+def drop_straight_vertices(polygons: Array, *, keep_shared: bool = False) -> Array:
+    """The same polygons without the vertices at which no ring turns; exact for whole-numbered coordinates.
+
+    With `keep_shared` only those leave that a single ring has, so that what neighbours share stays shared.
+    """
     kind, coordinates, offsets = shapely.to_ragged_array(polygons)
     ring_ends, polygon_ends = offsets
     starts, stops = ring_ends[:-1], ring_ends[1:] - 1  # the last vertex of a ring repeats its first
@@ -209,6 +215,8 @@ def drop_straight_vertices(polygons: Array) -> Array:
     after[repeated] = 0  # not looked at
     come, go = coordinates - coordinates[before], coordinates[after] - coordinates
     turns = (come[:, 0] * go[:, 1] != come[:, 1] * go[:, 0]) & ~repeated
+    if keep_shared:
+        turns |= _is_shared(coordinates, repeated)
     kept = np.add.reduceat(turns, starts) + 1  # each ring is closed again
     new_ends = np.concatenate([[0], np.cumsum(kept)])
     result = np.empty((new_ends[-1], 2))
@@ -218,3 +226,12 @@ def drop_straight_vertices(polygons: Array) -> Array:
     result[~inner] = result[new_ends[:-1]]
     rebuilt: Array = shapely.from_ragged_array(kind, result, (new_ends, polygon_ends))
     return rebuilt
+
+
+def _is_shared(coordinates: Array, repeated: Array) -> Array:
+    """Which whole-numbered coordinates (n, 2) stand there more than once, apart from those that close a ring."""
+    keys = coordinates[:, 1].astype(np.int64) << 32 | coordinates[:, 0].astype(np.int64)
+    _, index, counts = np.unique(keys[~repeated], return_inverse=True, return_counts=True)
+    shared = np.zeros(len(coordinates), bool)
+    shared[~repeated] = counts[index] > 1
+    return shared

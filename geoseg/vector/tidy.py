@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import shapely
 
+from geoseg.vector.polygonize import drop_straight_vertices
+
 if TYPE_CHECKING:
+    from geoseg.legend import Legend
     from geoseg.vector.polygonize import Components
 
 Array = np.ndarray[Any, Any]
@@ -24,54 +27,71 @@ class TidyRule:
     """Corners that cut off less than this squared, in pixels, are taken away (Visvalingam and Whyatt 1993)."""
 
 
-def tidy(components: Components, rule: TidyRule, pixel_area_m2: float) -> Components:
-    """Polygons without the small ones, without small holes, and simplified together.
+def tidy(components: Components, rule: TidyRule, legend: Legend, pixel_area_m2: float) -> Components:
+    """The foreground without small polygons and small holes, simplified together with all that lies beside it.
 
-    A hole is closed only where no polygon that stays lies in it. Neighbours keep their common edge, since the outlines
-    are simplified as one coverage. Polygons stay in pixel coordinates.
+    components: all of a raster, as `polygonize` returns them. A hole is closed only where nothing that stays lies in
+    it: no foreground of min_area, no background of min_hole, no nodata at all. Edges against nodata and the edge of
+    the scene stay as they are; all others are simplified, and neighbours keep their common edge. Polygons stay in pixel
+    coordinates.
     """
-    kept = components.select(components.pixels * pixel_area_m2 >= rule.min_area_m2)
-    if not len(kept):
-        return kept
-    polygons = _close_holes(kept.polygons, rule.min_hole_m2 / pixel_area_m2)
-    if rule.tolerance_px > 0:
-        polygons = simplify_together(polygons, rule.tolerance_px)
-    return replace(kept, polygons=polygons)
+    foreground = [entry.code for entry in legend.foreground]
+    in_front = np.isin(components.codes, foreground)
+    valid = np.isin(components.codes, list(legend.codes))
+    area_m2 = components.pixels * pixel_area_m2
+    stays = ~valid | (area_m2 >= np.where(in_front, rule.min_area_m2, rule.min_hole_m2))
+    if rule.min_hole_m2 > 0:
+        polygons, covered = _close_holes(components.polygons, stays, valid, rule.min_hole_m2 / pixel_area_m2)
+    else:
+        polygons, covered = components.polygons, np.zeros(len(components), bool)
+    if rule.tolerance_px > 0 and (stays & in_front).any():
+        # What leaves takes part, since the edges around it are no less stairs than others.
+        together = valid & ~covered
+        polygons = polygons.copy()
+        polygons[together] = simplify_together(polygons[together], rule.tolerance_px)
+    return replace(components, polygons=polygons).select(stays & in_front)
 
 
 def simplify_together(polygons: Array, tolerance_px: float) -> Array:
-    """Simplify polygons with whole-numbered outlines as one coverage: no gap, no overlap where there was none.
+    """Simplify the edges that polygons with whole-numbered outlines share: no gap, no overlap where there was none.
 
-    Each outline is first given a vertex at every pixel corner, so that where three polygons meet all have it.
+    Edges that only one polygon has stay as they are. Each outline is first given a vertex at every pixel corner, so
+    that where three polygons meet all have it.
     """
     everywhere = shapely.segmentize(polygons, 1.0)
     # Points between whole numbers are rounding of the division of long edges: put them where they belong.
     everywhere = shapely.transform(everywhere, np.rint)
-    simplified: Array = shapely.coverage_simplify(everywhere, tolerance_px)
-    return simplified
+    simplified = shapely.coverage_simplify(everywhere, tolerance_px, simplify_boundary=False)
+    return drop_straight_vertices(simplified, keep_shared=True)
 
 
-def _close_holes(polygons: Array, min_hole_px: float) -> Array:
-    """Polygons without the holes smaller than `min_hole_px` that no polygon lies in."""
+def _close_holes(polygons: Array, stays: Array, valid: Array, min_hole_px: float) -> tuple[Array, Array]:
+    """Polygons without the holes smaller than `min_hole_px` that none of those that stay lies in; what they cover now.
+
+    stays, valid: (n,) bool; holes of polygons that are not valid are not closed.
+    """
     kind, coordinates, (ring_ends, polygon_ends) = shapely.to_ragged_array(polygons)
-    inner = np.ones(len(ring_ends) - 1, bool)
+    inner = np.repeat(valid, np.diff(polygon_ends))
     inner[polygon_ends[:-1]] = False
+    covered = np.zeros(len(polygons), bool)
     if not inner.any():
-        return polygons
+        return polygons, covered
     sizes = np.diff(ring_ends)
     which = np.repeat(np.cumsum(inner) - 1, sizes)[np.repeat(inner, sizes)]
     holes = shapely.polygons(shapely.linearrings(coordinates[np.repeat(inner, sizes)], indices=which))
     small = shapely.area(holes) < min_hole_px
-    # A point inside each polygon that stays: where one lies in a hole, the hole stays too.
-    inhabited = shapely.STRtree(shapely.point_on_surface(polygons)).query(holes[small], predicate="intersects")[0]
-    closing = np.flatnonzero(small)
-    closing = np.delete(closing, np.unique(inhabited))
+    # A point inside each polygon: where that of one that stays lies in a hole, the hole stays too.
+    hole, inside = shapely.STRtree(shapely.point_on_surface(polygons)).query(holes[small], predicate="intersects")
+    inhabited = np.zeros(np.count_nonzero(small), bool)
+    inhabited[hole[stays[inside]]] = True
+    covered[inside[~inhabited[hole]]] = True
+    closing = np.flatnonzero(inner)[np.flatnonzero(small)[~inhabited]]
     kept = np.ones(len(sizes), bool)
-    kept[np.flatnonzero(inner)[closing]] = False
+    kept[closing] = False
     rings_left = np.concatenate([[0], np.cumsum(kept)])
     closed: Array = shapely.from_ragged_array(
         kind,
         coordinates[np.repeat(kept, sizes)],
         (np.concatenate([[0], np.cumsum(sizes[kept])]), rings_left[polygon_ends]),
     )
-    return closed
+    return closed, covered

@@ -1,52 +1,121 @@
-"""The folder of a run: claimed before it is written to, described by run.json when it is complete."""
+"""The folder of a run: claimed before anything is computed, filled at once at the end, described by run.json.
+
+All outputs are written into a hidden folder of the run's own and move to their place when the last one is complete. So
+a run that fails leaves the folder as it was, also one that was to replace a finished run.
+"""
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
+import math
 import shutil
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from geoseg.errors import EnvironmentFault, RunFolderError, UsageError
-from geoseg.write import sweep_partials, write_text
+from geoseg.write import write_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
 MANIFEST = "run.json"
+OUTPUT_NAMES = (
+    "classes.tif",
+    "confidence.tif",
+    "probabilities.tif",
+    "features.gpkg",
+    "project.qgs",
+    "report.html",
+    "item.json",
+)
 _WORK = ".geoseg-work"
+_LOCK = ".geoseg-lock"
 _CHUNK = 1 << 20
 
 
-@contextmanager
-def claimed(out: Path, *, overwrite: bool) -> Iterator[Path]:
-    """A folder for work inside `out`, which is made if need be; gone at the end, whatever happened.
+@dataclass(frozen=True)
+class Claim:
+    """A run folder that is ours: `work` for what is deleted at the end, `stage` for outputs until all are complete."""
 
-    Raises UsageError where `out` holds a run and may not be overwritten; a run that is overwritten loses its manifest
-    first, so that it never describes files of another run.
+    out: Path
+    work: Path
+
+    @property
+    def stage(self) -> Path:
+        """Where outputs are written."""
+        return self.work / "outputs"
+
+    def publish(self) -> list[Path]:
+        """Move all staged files to their place, after the former run's manifest and files are gone; returns them."""
+        staged = sorted(path for path in self.stage.rglob("*") if path.is_file())
+        places = [self.out / path.relative_to(self.stage) for path in staged]
+        _remove_run(self.out)
+        for path, place in zip(staged, places, strict=True):
+            path.replace(place)
+        return places
+
+
+@contextmanager
+def claimed(out: Path, *, overwrite: bool) -> Iterator[Claim]:
+    """Claim a folder, which is made if need be; what was made is gone again if the run fails.
+
+    Raises UsageError where the folder holds files of the names that a run writes but no run of geoseg, unless
+    `overwrite`; EnvironmentFault where another run is writing to it, or it cannot be written to.
     """
-    if (out / MANIFEST).exists() and not overwrite:
-        raise UsageError(f"{out} holds a finished run; choose another --out, or say --overwrite")
-    work = out.absolute() / _WORK
+    out = out.absolute()
+    existed, work = out.exists(), out / _WORK
+    _refuse_foreign(out, overwrite=overwrite)
     try:
         out.mkdir(parents=True, exist_ok=True)
-        sweep_partials(out)
-        _remove_run(out)
-        shutil.rmtree(work, ignore_errors=True)
-        work.mkdir()
+        lock = (out / _LOCK).open("w")
     except OSError as error:
         raise EnvironmentFault(f"{out} cannot be written to: {error.strerror}; choose another --out") from error
-    try:
-        yield work
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise EnvironmentFault(
+                f"another geoseg is writing to {out}; wait for it, or choose another --out"
+            ) from error
+        try:
+            shutil.rmtree(work, ignore_errors=True)
+            (work / "outputs").mkdir(parents=True)
+            yield Claim(out, work)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+            (out / _LOCK).unlink(missing_ok=True)
+            if not existed and not any(out.iterdir()):
+                out.rmdir()
+
+
+def refuse_inputs(out: Path, inputs: Sequence[Path]) -> None:
+    """Raise UsageError where a run that writes to `out` would write over one of its inputs."""
+    for place in (out / name for name in OUTPUT_NAMES):
+        for path in inputs:
+            if place.exists() and path.exists() and place.samefile(path):
+                raise UsageError(f"{place} is an input of this run and would be overwritten; choose another --out")
 
 
 def write_manifest(out: Path, record: dict[str, Any]) -> None:
     """Write run.json, last of all."""
-    write_text(out / MANIFEST, json.dumps(record, indent=2) + "\n")
+    write_text(out / MANIFEST, json_text(record))
+
+
+def json_text(value: Any) -> str:
+    """JSON as the standard has it: what is not a number becomes null, infinity too."""
+    return json.dumps(_plain(value), indent=2, allow_nan=False) + "\n"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -54,7 +123,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise RunFolderError(f"{folder} has no {MANIFEST}: it is no run, or one that did not finish") from error
     except (OSError, ValueError) as error:
         raise RunFolderError(f"{path} cannot be read: {error}") from error
@@ -78,6 +147,16 @@ def file_sha256(path: Path) -> str:
         while piece := file.read(_CHUNK):
             digest.update(piece)
     return digest.hexdigest()
+
+
+def _refuse_foreign(out: Path, *, overwrite: bool) -> None:
+    """Raise UsageError where a folder holds what looks like outputs, but neither a run nor what a killed run left."""
+    if overwrite or (out / MANIFEST).exists() or (out / _WORK).exists() or not out.is_dir():
+        return
+    foreign = sorted(path.name for name in (*OUTPUT_NAMES, "features_*") for path in out.glob(name))
+    if foreign:
+        names = ", ".join(foreign)
+        raise UsageError(f"{out} holds {names}, which no run of geoseg left; choose another --out, or say --overwrite")
 
 
 def _remove_run(out: Path) -> None:

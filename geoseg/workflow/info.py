@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from geoseg.errors import GeosegError
-from geoseg.model import embedded_bundles, find_bundle, fit_to_gsd
+from geoseg.model import find_bundle, fit_to_gsd, known_bundles, load_bundle
 from geoseg.scene import assign_roles, inspect_scene
 from geoseg.scene.roles import known_roles
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from geoseg.model import ModelBundle
     from geoseg.scene import SceneInfo
 
 
@@ -40,21 +39,27 @@ def describe_scene(path: Path) -> dict[str, Any]:
         "bands": bands,
         "nodata": info.nodata,
         "mask": info.mask,
+        "scales": list(info.scales),
+        "offsets": list(info.offsets),
         "blocks": list(info.blocks),
         "overviews": list(info.overviews),
-        "models": [_fits(info, find_bundle(folder)) for folder in embedded_bundles().values()],
+        "models": [_fits(info, name, folder) for name, folder in sorted(known_bundles().items())],
     }
 
 
-def _fits(info: SceneInfo, bundle: ModelBundle) -> dict[str, Any]:
+def _fits(info: SceneInfo, name: str, folder: Path) -> dict[str, Any]:
+    try:
+        bundle = load_bundle(folder)
+    except GeosegError as error:
+        return {"model": name, "fits": False, "why": f"damaged: {error}"}
     try:
         bands = assign_roles(info, bundle.needs)
         fit = fit_to_gsd(info.frame.gsd_m, bundle.gsd_m, bundle.tile, name=info.path)
     except GeosegError as error:
-        return {"model": bundle.name, "fits": False, "why": str(error)}
-    if info.frame.crs is None:
-        return {"model": bundle.name, "fits": False, "why": "no CRS, so the GSD is not known; --force goes on"}
-    return {"model": bundle.name, "fits": True, "bands": bands, "why": fit.notice}
+        return {"model": name, "fits": False, "why": str(error)}
+    if info.frame.gsd_m is None:
+        return {"model": name, "fits": False, "why": "no usable CRS, so the GSD is not known; --force goes on"}
+    return {"model": name, "fits": True, "bands": bands, "why": fit.notice}
 
 
 def crs_name(wkt: str | None) -> str | None:
@@ -98,14 +103,18 @@ def describe_model(name: str) -> dict[str, Any]:
 
 
 def models_text() -> str:
-    """All models, a line each."""
-    bundles = [find_bundle(folder) for folder in embedded_bundles().values()]
-    rows = [
-        f"{bundle.name:14} {bundle.gsd_m[0]:g}-{bundle.gsd_m[1]:g} m  {'+'.join(bundle.needs.roles)}  "
-        f"{', '.join(bundle.legend.names)}"
-        for bundle in bundles
-    ]
+    """All models, a line each, by the name that finds them."""
+    rows = [f"{name:14} {_model_line(folder)}" for name, folder in sorted(known_bundles().items())]
     return "\n".join(rows) if rows else "no models"
+
+
+def _model_line(folder: Path) -> str:
+    try:
+        bundle = load_bundle(folder)
+    except GeosegError as error:
+        return f"damaged: {error}"
+    low, high = bundle.gsd_m
+    return f"{low:g}-{high:g} m  {'+'.join(bundle.needs.roles)}  {', '.join(bundle.legend.names)}"
 
 
 def model_text(described: dict[str, Any]) -> str:

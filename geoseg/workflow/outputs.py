@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import rasterio
 
 from geoseg.labels import PROBABILITY_STEPS
 from geoseg.legend import NODATA
@@ -21,7 +18,9 @@ from geoseg.report import (
     render_report,
     scene_picture,
 )
+from geoseg.scene.info import open_dataset
 from geoseg.vector.measure import pixel_area_m2
+from geoseg.workflow.folder import json_text
 from geoseg.write import RasterSpec, RunRecord, stac_catalog, stac_item, write_cog, write_project, write_text
 from geoseg.write.stac import tiff_datetime
 from geoseg.write.style import classes_qml, confidence_qml
@@ -53,8 +52,8 @@ def part_path(work: Path, block: Block) -> Path:
     return work / f"part_{block.name}.tif"
 
 
-def write_rasters(job: SegmentJob, out: Path, work: Path) -> list[Path]:
-    """classes.tif, confidence.tif and, if asked for, probabilities.tif from the parts; returns all files written."""
+def write_rasters(job: SegmentJob, out: Path, work: Path) -> None:
+    """classes.tif, confidence.tif and, if asked for, probabilities.tif from the parts."""
     frame, legend = job.scene.frame, job.bundle.legend
     specs = {
         "classes.tif": (1, RasterSpec(frame, "uint8", NODATA, ("class",), "mode", legend=legend)),
@@ -63,17 +62,11 @@ def write_rasters(job: SegmentJob, out: Path, work: Path) -> list[Path]:
     if job.with_probabilities:
         scales = (1 / PROBABILITY_STEPS,) * len(legend.names)
         specs["probabilities.tif"] = (3, RasterSpec(frame, "uint8", NODATA, legend.names, "average", scales=scales))
-    written = []
     for name, (first, spec) in specs.items():
         write_cog(out / name, [(part_path(work, block), block.box, first) for block in job.grid.blocks], spec)
-        written.append(out / name)
-        sidecar = out / f"{name}.aux.xml"
-        if sidecar.exists():
-            written.append(sidecar)
     # QGIS styles a raster by what lies beside it; without, its legend lists all 256 entries of the colour table.
-    written.append(write_text(out / "classes.qml", classes_qml(legend)))
-    written.append(write_text(out / "confidence.qml", confidence_qml()))
-    return written
+    write_text(out / "classes.qml", classes_qml(legend))
+    write_text(out / "confidence.qml", confidence_qml())
 
 
 def write_qgis(prepared: Prepared, out: Path) -> Path:
@@ -102,7 +95,7 @@ def rgb_bands(scene: FileScene) -> tuple[int, int, int]:
     return shown[0], shown[1], shown[2]
 
 
-def write_page(prepared: Prepared, out: Path, record: dict[str, Any], outputs: Sequence[Path]) -> Path:
+def write_page(prepared: Prepared, out: Path, record: dict[str, Any]) -> Path:
     """report.html."""
     bundle, scene = prepared.bundle, prepared.scene
     classes, confidence = out / "classes.tif", out / "confidence.tif"
@@ -113,7 +106,7 @@ def write_page(prepared: Prepared, out: Path, record: dict[str, Any], outputs: S
         alpha=scene.alpha,
         file_mask=scene.info.mask == "file" and scene.alpha is None,
     )
-    listed = [(path.name, path.stat().st_size, _WHAT.get(path.name, "polygons")) for path in outputs]
+    listed = [(path.name, path.stat().st_size, _WHAT.get(path.name, "polygons")) for path in sorted(out.iterdir())]
     data = RunReport(
         title=Path(scene.info.path).stem,
         scene={key: value for key, value in record["scene"].items() if key not in {"transform", "scaling", "modified"}},
@@ -130,7 +123,7 @@ def write_page(prepared: Prepared, out: Path, record: dict[str, Any], outputs: S
             "classes": class_picture(classes, bundle.legend),
             "confidence": confidence_picture(confidence),
         },
-        outputs=[*listed, *((name, 0, _WHAT[name]) for name in ("item.json", "run.json"))],
+        outputs=[*listed, *((name, 0, _WHAT[name]) for name in ("project.qgs", "item.json", "run.json"))],
         ground_width_m=ground_width_m(scene.frame),
     )
     return write_text(out / "report.html", render_report(data))
@@ -139,8 +132,7 @@ def write_page(prepared: Prepared, out: Path, record: dict[str, Any], outputs: S
 def write_item(prepared: Prepared, out: Path, *, catalog: str | None) -> Path:
     """item.json, the STAC item."""
     path = prepared.scene.info.path
-    with rasterio.open(path) as dataset:
-        acquired = tiff_datetime(dataset.tags().get("TIFFTAG_DATETIME"))
+    acquired = tiff_datetime(open_dataset(path).tags().get("TIFFTAG_DATETIME"))
     run = RunRecord(
         name=Path(path).stem,
         frame=prepared.scene.frame,
@@ -150,7 +142,7 @@ def write_item(prepared: Prepared, out: Path, *, catalog: str | None) -> Path:
         acquired=acquired,
         catalog=catalog,
     )
-    return write_text(out / "item.json", json.dumps(stac_item(out, run), indent=2) + "\n")
+    return write_text(out / "item.json", json_text(stac_item(out, run)))
 
 
 def write_catalog(out: Path, folders: Sequence[Path]) -> Path:
@@ -158,4 +150,4 @@ def write_catalog(out: Path, folders: Sequence[Path]) -> Path:
     items = [folder / "item.json" for folder in folders]
     described = f"{len(items)} scenes segmented by geoseg"
     catalog = stac_catalog(out, items, name=out.name or "geoseg", description=described)
-    return write_text(out / "catalog.json", json.dumps(catalog, indent=2) + "\n")
+    return write_text(out / "catalog.json", json_text(catalog))

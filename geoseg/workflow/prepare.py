@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -40,6 +41,11 @@ class Prepared:
         taken = f"{info.path}: the band tagged alpha is no mask and is taken as {' and '.join(alpha)}"
         texts = (self.fit.notice, without if missing else "", taken if alpha else "")
         return tuple(text for text in texts if text)
+
+    @property
+    def inputs(self) -> tuple[Path, ...]:
+        """Files that the run reads and must not write to."""
+        return (Path(self.scene.info.path), *([Path(self.settings.aoi)] if self.settings.aoi else []))
 
     @property
     def scene_bands(self) -> dict[str, int]:
@@ -92,7 +98,7 @@ def prepare(path: Path, settings: Settings) -> Prepared:
         device=settings.device,
         precision=settings.precision,
         threads=settings.threads or 0,
-        batch=settings.batch,
+        batch=settings.batch or 0,
     )
     clipped = clip_scene(scene, settings.aoi) if settings.aoi else None
     return Prepared(scene, bundle, fit, grid, choice, settings, clipped)
@@ -101,7 +107,8 @@ def prepare(path: Path, settings: Settings) -> Prepared:
 def scene_record(prepared: Prepared, job: SegmentJob) -> dict[str, Any]:
     """What run.json says of the scene."""
     info = prepared.scene.info
-    stat = Path(info.path).stat()
+    stat, nodata = Path(info.path).stat(), prepared.scene.nodata
+    masks = [kind for kind in info.mask.split("+") if kind != "alpha" or prepared.scene.alpha]
     return {
         "path": str(Path(info.path).resolve()),
         "bytes": stat.st_size,
@@ -112,8 +119,8 @@ def scene_record(prepared: Prepared, job: SegmentJob) -> dict[str, Any]:
         "gsd_m": None if info.frame.gsd_m is None else [round(side, 6) for side in info.frame.gsd_m],
         "dtype": info.dtype,
         "bands": prepared.scene_bands,
-        "nodata": prepared.scene.nodata,
-        "mask": "alpha" if prepared.scene.alpha else info.mask if info.mask == "file" else "none",
+        "nodata": "nan" if nodata is not None and math.isnan(nodata) else nodata,
+        "mask": "+".join(masks) or "none",
         "scaling": {"gain": list(job.scaling.gain), "offset": list(job.scaling.offset), "gamma": job.scaling.gamma},
     }
 

@@ -14,7 +14,15 @@ from geoseg.config import Settings
 from geoseg.errors import UsageError
 from geoseg.runtime import Runner, Task, open_runner, run_tasks
 from geoseg.segment import Receipt, SegmentJob, Stopwatch, forward_block, peak_rss_mb, settle_block
-from geoseg.workflow.folder import claimed, describe_outputs, write_manifest
+from geoseg.workflow.folder import (
+    MANIFEST,
+    Claim,
+    claimed,
+    describe_outputs,
+    read_manifest,
+    refuse_inputs,
+    write_manifest,
+)
 from geoseg.workflow.outputs import part_path, write_catalog, write_item, write_page, write_qgis, write_rasters
 from geoseg.workflow.prepare import Prepared, model_record, prepare, scene_record
 from geoseg.workflow.progress import Progress, Silent
@@ -25,6 +33,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from geoseg.grid import Block
+
+_STEPS = ("read", "scale", "forward", "blend", "label", "spill", "write", "vectorize")
+_HOW = {"workers", "threads", "scheduler", "block", "batch"}
+"""Settings that say how a run is computed; what comes out does not depend on them."""
 
 
 @dataclass(frozen=True)
@@ -53,16 +65,20 @@ class Tally:
 
     forwarded: int = 0
     skipped_nodata: int = 0
-    seconds: dict[str, float] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(_STEPS, 0.0))
     workers: dict[str, float] = field(default_factory=dict)
 
     def add(self, receipt: Receipt) -> None:
         """Count one receipt."""
         self.forwarded += receipt.forwarded
         self.skipped_nodata += receipt.skipped_nodata
-        for step, seconds in receipt.seconds.items():
-            self.seconds[step] = self.seconds.get(step, 0.0) + seconds
+        self.add_seconds(receipt.seconds)
         self.workers[receipt.worker] = max(self.workers.get(receipt.worker, 0.0), receipt.peak_rss_mb)
+
+    def add_seconds(self, seconds: Mapping[str, float]) -> None:
+        """Add seconds by step."""
+        for step, more in seconds.items():
+            self.seconds[step] += more
 
 
 def segment_scenes(
@@ -76,8 +92,9 @@ def segment_scenes(
 ) -> list[RunResult]:
     """Segment one scene into `out`, or several into a folder each below it, on one set of workers.
 
-    All scenes are checked before the first is computed. Raises the errors of `prepare`, UsageError where two scenes
-    share a name, and EnvironmentFault.
+    A scene that was finished before with the same model and settings is not computed again. All scenes are checked
+    before the first is computed. Raises the errors of `prepare`, UsageError where two scenes share a name or a folder
+    holds another run, and EnvironmentFault.
     """
     if len(paths) == 1:
         return [segment_scene(paths[0], out, settings, overwrite=overwrite, command=command, progress=progress)]
@@ -106,9 +123,13 @@ def _segment_each(folders: Mapping[Path, Path], settings: Settings, call: Call) 
     """Segment each scene into its folder, all on one set of workers."""
     threads = settings.threads or max(1, (os.cpu_count() or 1) // max(1, settings.workers))
     prepared = [(prepare(path, settings).with_threads(threads), folder) for path, folder in folders.items()]
+    finished = {folder: None if call.overwrite else _finished(one, folder) for one, folder in prepared}
     with open_runner(workers=settings.workers, scheduler=settings.scheduler) as runner:
         for one, folder in prepared:
-            yield _segment_prepared(one, folder, runner, call)
+            before = finished[folder]
+            if before is not None:
+                call.progress.note(f"{folder} was finished before; --overwrite computes it again")
+            yield before or _segment_prepared(one, folder, runner, call)
 
 
 def _segment_prepared(prepared: Prepared, out: Path, runner: Runner, call: Call) -> RunResult:
@@ -116,32 +137,43 @@ def _segment_prepared(prepared: Prepared, out: Path, runner: Runner, call: Call)
     started, watch = time.perf_counter(), Stopwatch()
     for notice in prepared.notices:
         call.progress.note(notice)
-    with claimed(out, overwrite=call.overwrite) as work:
-        job = prepared.job(work)
+    refuse_inputs(out, prepared.inputs)
+    with claimed(out, overwrite=call.overwrite) as claim:
+        job = prepared.job(claim.work)
         tally = _compute(job, runner, call.progress)
-        with watch("write"):
-            outputs = write_rasters(job, out, work)
-        layers = None
-        if prepared.settings.vectors:
-            with watch("vectorize"):
-                call.progress.advance("polygons", 0, 1)
-                rasters = out / "classes.tif", out / "confidence.tif"
-                layers = polygons_of(*rasters, job.bundle.legend, tidy_rule(prepared.settings))
-                for name in prepared.settings.format:
-                    outputs += write_layers(layers, out, "features", name, job.bundle.legend)
-                call.progress.advance("polygons", 1, 1)
-        outputs.append(write_qgis(prepared, out))
         record = _record(prepared, job, call, tally)
-        record["features"] = count_features(layers) if layers is not None else {}
-        record["seconds"] = {key: round(value, 3) for key, value in {**tally.seconds, **watch.seconds}.items()}
+        with watch("write"):
+            write_rasters(job, claim.stage, claim.work)
+        with watch("vectorize"):
+            record["features"] = _write_vectors(prepared, claim, call.progress) if prepared.settings.vectors else {}
+        tally.add_seconds(watch.seconds)
+        record["seconds"] = {key: round(value, 3) for key, value in tally.seconds.items()}
         record["seconds"] = {"total": round(time.perf_counter() - started, 3), **record["seconds"]}
-        outputs.append(write_page(prepared, out, record, outputs))
-        outputs.append(write_item(prepared, out, catalog=call.catalog))
-        record["outputs"] = describe_outputs(out, outputs)
+        write_page(prepared, claim.stage, record)
+        write_item(prepared, claim.stage, catalog=call.catalog)
+        outputs = claim.publish()
+        outputs.append(write_qgis(prepared, claim.out))
+        record["outputs"] = describe_outputs(claim.out, outputs)
         record["peak_rss_mb"] = round(max([peak_rss_mb(), *tally.workers.values()]), 1)
         record["status"] = "done"
-        write_manifest(out, record)
-    return RunResult(out, (*outputs, out / "run.json"), record)
+        write_manifest(claim.out, record)
+    return _result(out, record)
+
+
+def _result(folder: Path, record: dict[str, Any]) -> RunResult:
+    return RunResult(folder, tuple(folder / name for name in (*record["outputs"], MANIFEST)), record)
+
+
+def _write_vectors(prepared: Prepared, claim: Claim, progress: Progress) -> dict[str, dict[str, float | int | None]]:
+    """Write the polygons in all formats; returns what run.json says of them."""
+    legend, settings = prepared.bundle.legend, prepared.settings
+    progress.advance("polygons", 0, 1)
+    classes, confidence = claim.stage / "classes.tif", claim.stage / "confidence.tif"
+    layers = polygons_of(classes, confidence, legend, tidy_rule(settings))
+    for name in settings.format:
+        write_layers(layers, claim.stage, "features", name, legend)
+    progress.advance("polygons", 1, 1)
+    return count_features(layers)
 
 
 def _compute(job: SegmentJob, runner: Runner, progress: Progress) -> Tally:
@@ -149,12 +181,11 @@ def _compute(job: SegmentJob, runner: Runner, progress: Progress) -> Tally:
     tally = Tally()
     blocks = {block.index: block for block in job.grid.blocks}
     waiting = {index: {index, *(b.index for b in job.grid.receivers[index])} for index in blocks}
-    settled = pixels = 0
+    pixels = 0
     progress.advance("tiles", 0, job.grid.tile_count)
     for task, receipt in run_tasks(_tasks(job), runner):
         tally.add(receipt)
         if task.call is settle:
-            settled += 1
             for source in job.grid.contributors[receipt.block]:
                 waiting[source.index].discard(receipt.block)
                 if not waiting[source.index]:
@@ -198,6 +229,33 @@ def _folders(paths: Sequence[Path], out: Path) -> list[Path]:
         names = ", ".join(twice)
         raise UsageError(f"several scenes are named {names}, so their folders below {out} would be one; rename them")
     return [out / stem for stem in stems]
+
+
+def _finished(prepared: Prepared, folder: Path) -> RunResult | None:
+    """The run in a folder, if it is this one and was finished before; raises UsageError where it is another."""
+    if not (folder / MANIFEST).exists():
+        return None
+    record = read_manifest(folder)
+    scene = prepared.scene.info.path
+    stat = Path(scene).stat()
+    same = (
+        record.get("scene", {}).get("path") == str(Path(scene).resolve())
+        and record["scene"].get("bytes") == stat.st_size
+        and record["scene"].get("modified") == stat.st_mtime
+        and record.get("model", {}).get("sha256") == prepared.bundle.sha256
+        and _what(record.get("config", {})) == _what(prepared.settings.to_json())
+        and all((folder / name).exists() for name in record["outputs"])
+    )
+    if not same:
+        raise UsageError(
+            f"{folder} holds a finished run of another scene, model or settings; "
+            "choose another --out, or say --overwrite"
+        )
+    return _result(folder, record)
+
+
+def _what(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in config.items() if name not in _HOW}
 
 
 def _record(prepared: Prepared, job: SegmentJob, call: Call, tally: Tally) -> dict[str, Any]:

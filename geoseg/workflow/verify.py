@@ -50,7 +50,7 @@ def verify_run(folder: Path) -> list[str]:
 
 def _raster_faults(path: Path) -> Iterator[str]:
     try:
-        with rasterio.open(path) as raster:
+        with rasterio.open(path, driver="GTiff") as raster:
             if raster.tags(ns="IMAGE_STRUCTURE").get("LAYOUT") != "COG":
                 yield f"{path} is no cloud-optimised GeoTIFF"
             for _, window in raster.block_windows(1):

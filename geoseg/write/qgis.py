@@ -13,7 +13,7 @@ import numpy as np
 import pyogrio
 
 from geoseg.frame import parse_crs
-from geoseg.scene.info import inspect_scene, read_window, sample_boxes
+from geoseg.scene.info import inspect_scene, read_file_mask, read_window, sample_boxes
 from geoseg.write.atomic import write_text
 from geoseg.write.style import (
     QGIS_VERSION,
@@ -90,13 +90,18 @@ def write_project(  # noqa: PLR0913  # the parts of a project are these
 
 
 def scene_stretch(scene: Path, bands_rgb: tuple[int, int, int]) -> Stretch:
-    """(2 %, 98 %) of each band, of a sample of valid pixels; (0, 1) where there is none."""
+    """(2 %, 98 %) of each band, of a sample of valid pixels; (0, 1) where there is none.
+
+    Valid is what neither nodata nor the file's mask nor an alpha band leaves out.
+    """
     info = inspect_scene(scene)
     boxes = sample_boxes(info.frame.shape, _SAMPLE)
     pixels = np.concatenate([read_window(str(scene), list(bands_rgb), box).reshape(3, -1) for box in boxes], axis=1)
     empty = ~np.isfinite(pixels).all(axis=0)
     # Without a declared nodata value, pixels that are zero throughout are most likely borders.
     empty |= (pixels == (0 if info.nodata is None else info.nodata)).all(axis=0)
+    if info.mask != "none" and info.alpha_band not in bands_rgb:  # what GDAL calls a mask is an alpha band too
+        empty |= ~np.concatenate([read_file_mask(str(scene), box).ravel() for box in boxes])
     pixels = pixels[:, ~empty]
     if not pixels.size:
         return ((0.0, 1.0),) * 3

@@ -20,13 +20,14 @@ from rasterio.io import MemoryFile
 from rasterio.windows import Window
 
 from geoseg.errors import EnvironmentFault
-from geoseg.frame import Box, Frame
+from geoseg.frame import Box, Frame, parse_crs
 from geoseg.legend import NODATA, Legend
 from geoseg.write.atomic import replacing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    import pyproj
     from rasterio.io import DatasetReader
 
 Array = np.ndarray[Any, Any]
@@ -45,6 +46,9 @@ _SIDES = (BLOCK, 256, 1024, 128, 2048, 64, 4096)
 _CACHE_BYTES = 128 << 20
 _CHECK = 2048
 """Side of the windows in which a written raster is compared with its parts."""
+
+_SAME_PX = 1e-3
+"""Two CRS that move no corner of a frame by so many pixels are one."""
 
 _GDAL_TYPES = {
     "uint8": "Byte",
@@ -133,10 +137,40 @@ def write_cog(out: Path, parts: Sequence[Part], spec: RasterSpec) -> None:
 
 
 def read_legend(path: Path) -> Legend | None:
-    """The legend that `write_cog` stored in a class raster; None where there is none."""
-    with _quiet(), rasterio.open(path, driver="GTiff") as raster:
+    """The legend that `write_cog` stored in a class raster; None where there is none, or the file is no GeoTIFF."""
+    with _quiet(), rasterio.open(path, sharing=False) as raster:
+        if raster.driver != "GTiff":
+            return None
         stored = raster.tags().get(LEGEND_TAG)
     return None if stored is None else Legend.from_json(json.loads(stored))
+
+
+def same_crs(first: str | None, second: str | None, frame: Frame) -> bool:
+    """Whether two CRS (as WKT, or None) lay a frame on the same ground, however they are spelled.
+
+    GeoTIFF stores a CRS by its own keys: names, order of axes and what goes by default may come back otherwise.
+    """
+    if first is None or second is None:
+        return first is second
+    if CRS.from_user_input(first) == CRS.from_user_input(second):
+        return True
+    one, other = parse_crs(first), parse_crs(second)
+    return one.equals(other, ignore_axis_order=True) or _moved_px(one, other, frame) < _SAME_PX
+
+
+def _moved_px(one: pyproj.CRS, other: pyproj.CRS, frame: Frame) -> float:
+    """How far, in pixels, the farthest corner of a frame moves from one CRS to another; infinite if it gets lost."""
+    from pyproj import Transformer  # noqa: PLC0415
+    from pyproj.exceptions import ProjError  # noqa: PLC0415
+
+    height, width = frame.shape
+    x, y = np.transpose([frame.xy(row, col) for row in (0, height) for col in (0, width)])
+    try:
+        moved_x, moved_y = Transformer.from_crs(one, other, always_xy=True).transform(x, y)
+    except ProjError:  # there is no way from one to the other
+        return np.inf
+    moved = float(np.hypot(moved_x - x, moved_y - y).max()) / frame.pixel_size
+    return moved if np.isfinite(moved) else np.inf
 
 
 def color_table(legend: Legend) -> list[tuple[int, int, int, int]]:
@@ -220,12 +254,14 @@ def _check(written: DatasetReader, source: DatasetReader, spec: RasterSpec, out:
         "descriptions": (spec.bands, written.descriptions),
         "layout": ("COG", written.tags(ns="IMAGE_STRUCTURE").get("LAYOUT")),
         "overviews": (_pyramid(spec.frame.shape)[1], len(written.overviews(1))),
-        "crs": (None if spec.frame.crs is None else CRS.from_wkt(spec.frame.crs), written.crs),
         "nodata": (repr(float(spec.nodata)), repr(written.nodata)),  # as text, since NaN is not NaN
     }
     for what, (wanted, found) in expected.items():
         if wanted != found:
             raise EnvironmentFault(f"{out} was written with {what} {found}, not {wanted}; the file was not kept")
+    crs = written.crs.to_wkt() if written.crs else None
+    if not same_crs(spec.frame.crs, crs, spec.frame):
+        raise EnvironmentFault(f"{out} was written with crs {crs}, not {spec.frame.crs}; the file was not kept")
     for window in _windows(spec.frame.box):
         if not _same(written.read(window=window), source.read(window=window)):
             raise EnvironmentFault(f"{out} does not hold what was written to it; the disk is full or faulty")

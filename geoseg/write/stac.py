@@ -47,6 +47,8 @@ _VECTORS = {  # by suffix: media type
     ".geojson": "application/geo+json",
     ".shp": "application/vnd.shp",
 }
+_LATER = {"project.qgs", "run.json"}
+"""Written after the item, which names them all the same: a project must lie where its paths lead from."""
 _SHA256_MULTIHASH = "1220"
 """Algorithm (0x12) and length (32 bytes) that precede a sha256 in a multihash."""
 _EDGE_POINTS = 16
@@ -71,8 +73,8 @@ class RunRecord:
 def stac_item(folder: Path, record: RunRecord, sha256: Mapping[str, str] | None = None) -> Json:
     """The STAC item of the outputs that lie in `folder`, to be stored there as `item.json`.
 
-    sha256: file name to hash, for files that were hashed already; others are read. `run.json`, written last, is named
-    without a hash. Without a CRS the item has no geometry; without a known time of acquisition `datetime` is the time
+    sha256: file name to hash, for files that were hashed already; others are read. `run.json` and `project.qgs`, which
+    are written after the item, are named without a hash. All files in `folder` must be of the run. Without a CRS the item has no geometry; without a known time of acquisition `datetime` is the time
     of processing, and `description` says so.
     """
     geometry, bbox = footprint(record.frame)
@@ -120,7 +122,9 @@ def tiff_datetime(text: str | None) -> datetime | None:
 
 
 def footprint(frame: Frame) -> tuple[Json | None, list[float] | None]:
-    """Outline (GeoJSON geometry, WGS 84, counter-clockwise) and bbox of a frame; None, None without a CRS.
+    """Outline (GeoJSON geometry, WGS 84, counter-clockwise) and bbox of a frame; None, None where it has none.
+
+    It has none without a CRS, or where its CRS leads some of it nowhere on the globe.
 
     Edges carry points between the corners, since straight lines of a map are bent on the globe. Across the
     antimeridian the outline is cut in two and the bbox runs from east to west, as RFC 7946 wants.
@@ -139,14 +143,20 @@ def footprint(frame: Frame) -> tuple[Json | None, list[float] | None]:
     to_wgs84 = Transformer.from_crs(parse_crs(frame.crs), "EPSG:4326", always_xy=True)
     t = frame.transform
     lon, lat = to_wgs84.transform(t.a * cols + t.b * rows + t.c, t.d * cols + t.e * rows + t.f)
+    if not (np.isfinite(lon).all() and np.isfinite(lat).all()):
+        return None, None
     lon = np.degrees(np.unwrap(np.radians(lon)))  # a ring without a jump, even if it leaves -180..180
     # Points that a straight edge passes within a decimetre say nothing.
     outline = shapely.simplify(shapely.Polygon(np.round(np.column_stack([lon, lat]), _DECIMALS)), 1e-6)
+    if not outline.is_valid:
+        return None, None
     pieces = []
     for turn in (-360, 0, 360):
         piece = shapely.intersection(outline, shapely.box(-180 + turn, -90, 180 + turn, 90))
         if piece.area:
             pieces.append(shapely.transform(piece, lambda xy, turn=turn: xy - (turn, 0)))
+    if not pieces:
+        return None, None
     pieces = [shapely.orient_polygons(piece) for piece in pieces]
     whole = pieces[0] if len(pieces) == 1 else shapely.multipolygons(pieces)
     west, east = (round((edge + 180) % 360 - 180, _DECIMALS) for edge in (lon.min(), lon.max()))
@@ -183,10 +193,10 @@ def _assets(folder: Path, record: RunRecord, sha256: Mapping[str, str]) -> dict[
     assets: dict[str, Json] = {}
     for name, (key, media, roles, title) in _KINDS.items():
         path = folder / name
-        if not path.is_file() and name != "run.json":
+        if not path.is_file() and name not in _LATER:
             continue
         assets[key] = {"href": f"./{name}", "type": media, "title": title, "roles": roles}
-        if name != "run.json":
+        if path.is_file() and name != "run.json":
             assets[key] |= _checksum(path, sha256)
         assets[key] |= _pixels(key, record.legend)
     for path in sorted(folder.iterdir()):

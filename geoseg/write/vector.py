@@ -8,6 +8,7 @@ import warnings
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyogrio
 
 from geoseg.errors import EnvironmentFault, MissingCrsError, UsageError
@@ -17,7 +18,7 @@ from geoseg.write.columns import BY_NAME, columns_of, short_name
 from geoseg.write.style import layer_qml
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     import geopandas as gpd
@@ -38,6 +39,8 @@ _DRIVERS: dict[str, tuple[str, dict[str, Any]]] = {
     # Seven decimals of a degree are a centimetre.
     "geojson": ("GeoJSON", {"RFC7946": "YES", "COORDINATE_PRECISION": 7, "WRITE_NAME": "NO"}),
 }
+
+_OF_A_SHAPEFILE = (".shp", ".shx", ".dbf", ".prj", ".cpg")
 
 _NOT_IN_NAMES = re.compile(r"[^\w-]+")
 """What file names do without, though layers may have it in theirs."""
@@ -67,6 +70,8 @@ def write_layers(
 ) -> list[Path]:
     """Write layers of features and return the files: one for all (gpkg), else one a layer (`STEM_LAYER.EXT`).
 
+    A Shapefile is the set of its members, and all are returned. Features are counted by `fid`, from 1.
+
     Layers are named as their class (or class + `_centerline`). An empty one is written too, with the columns of its
     class, so that what reads the files need not ask which are there. GeoPackages carry a style for each layer.
     Equal features make equal bytes. Raises UsageError for an unknown format, MissingCrsError for GeoJSON without a
@@ -75,19 +80,31 @@ def write_layers(
     if format not in FORMATS:
         raise UsageError(f"--format: {format!r} is not one of {', '.join(FORMATS)}")
     ready = {name: _complete(frame, _entry(name, legend)) for name, frame in layers.items()}
-    if format == "gpkg":
+    files = layer_files(list(ready), folder, stem, format)
+    if format == "gpkg":  # whose layers have a fid by their nature
         out = folder / f"{stem}.gpkg"
         _write_geopackage(ready, out, legend)
         return [out]
-    files = {name: folder / f"{stem}_{_NOT_IN_NAMES.sub('_', name)}.{format}" for name in ready}
+    for name, out in files.items():
+        numbered = ready[name].copy(deep=False)
+        numbered.insert(0, "fid", np.arange(1, len(numbered) + 1, dtype=np.int32))
+        if format == "parquet":
+            _write_parquet(numbered, out)
+        else:
+            _write_file(numbered, out, format)
+    ends = _OF_A_SHAPEFILE if format == "shp" else (f".{format}",)
+    every = [out.with_suffix(end) for out in files.values() for end in ends]
+    return [path for path in every if path.exists()]  # without a CRS there is no .prj
+
+
+def layer_files(names: Sequence[str], folder: Path, stem: str, format: str) -> dict[str, Path]:  # noqa: A002  # as above
+    """The file of each layer as `write_layers` names it; raises UsageError where two layers would share one."""
+    if format == "gpkg":
+        return dict.fromkeys(names, folder / f"{stem}.gpkg")
+    files = {name: folder / f"{stem}_{_NOT_IN_NAMES.sub('_', name)}.{format}" for name in names}
     if len(set(files.values())) < len(files):
         raise UsageError(f"--format {format}: two of the layers {list(files)} would share one file; use gpkg")
-    for name, out in files.items():
-        if format == "parquet":
-            _write_parquet(ready[name], out)
-        else:
-            _write_file(ready[name], out, format)
-    return list(files.values())
+    return files
 
 
 def geometry_type(frame: gpd.GeoDataFrame, name: str) -> str:
