@@ -112,9 +112,9 @@ class Frame:
 
     @property
     def gsd_m(self) -> tuple[float, float] | None:
-        """Ground sampling distance (along a column, along a row) in metres at the centre; None where it is not known:
-        without a CRS, with one that is not tied to the Earth, or where the frame lies outside of what it maps.
+        """Ground sampling distance (along a column, along a row) in metres at the centre; None where it is not known.
 
+        That is without a CRS, with one that is not tied to the Earth, or where the frame lies outside of what it maps.
         Measured on the ellipsoid, so that a degree, a foot or a Web Mercator metre counts as what it is on the ground.
         """
         if self.crs is None or _to_lonlat(self.crs) is None:
@@ -154,7 +154,7 @@ def ground_distance_m(crs: str, start_xy: tuple[float, float], end_xy: tuple[flo
 
 @lru_cache(maxsize=64)
 def _to_lonlat(wkt: str) -> Transformer | None:
-    """From map to longitude and latitude; None for a CRS of a building site or a machine, or one that cannot be read."""
+    """From map to longitude and latitude; None for a CRS that is not tied to the Earth, or that cannot be read."""
     from pyproj import Transformer  # noqa: PLC0415
     from pyproj.exceptions import ProjError  # noqa: PLC0415
 

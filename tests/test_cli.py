@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -113,8 +114,8 @@ def test_plan_is_segment_dry_run(geoseg, scene: str, model: str, tmp_path: Path)
 def test_models_are_listed_and_shown(geoseg, model: str) -> None:
     assert geoseg("models").out.startswith("aerial")
     shown = json.loads(geoseg("models", "show", "aerial", "--json").out)
-    assert shown["sha256" if "sha256" in shown else "weights"]
-    assert Path(shown["path"], "weights.safetensors").is_file()
+    weights = Path(shown["path"], "weights.safetensors")
+    assert shown["weights"]["sha256"] == hashlib.sha256(weights.read_bytes()).hexdigest()
     assert "Apache-2.0" in geoseg("models", "show", model).out
 
 
@@ -205,3 +206,16 @@ def test_the_folder_pipeline_skips_what_is_finished(repository: Path, model: str
     assert second.returncode == 3
     assert second.stdout.count("finished before") == 2
     assert "s2.tif: left out" in second.stderr
+    # Another folder's scene of the same name is not taken for the one that is finished.
+    other = tmp_path / "other"
+    other.mkdir()
+    write_scene(other / "s0.tif", smooth_pixels((70, 70), 9), descriptions=NAMES)
+    third = subprocess.run([*script, other, *command[3:]], capture_output=True, text=True, check=False)
+    assert third.returncode == 3
+    assert "holds the run of" in third.stderr
+    write_scene(other / "s0.tiff", smooth_pixels((70, 70), 9), descriptions=NAMES)
+    twins = subprocess.run(
+        [*script, other, *command[3:], "--pattern", "*.tif*"], capture_output=True, text=True, check=False
+    )
+    assert twins.returncode == 2
+    assert "several scenes are named s0" in twins.stderr

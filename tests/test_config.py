@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import pytest
 
 from geoseg import config
+from geoseg.cli.options import split_formats
 from geoseg.config import Settings, resolve_settings
 from geoseg.errors import UsageError
 from geoseg.write import FORMATS
@@ -40,6 +42,12 @@ def test_the_nearer_word_wins(tmp_path: Path) -> None:
         ("force: 3", "true or false"),
         ("blend: cosine", "blend is 'cosine'; it takes hann"),
         ("format: docx", "format is 'docx'"),
+        ("block: .inf", "a whole number"),
+        ("min_area: .nan", "min_area is nan; it takes 0 or more"),
+        ("simplify: .inf", "simplify is inf; it takes 0 or more"),
+        ("nodata: -.inf", "nodata is -inf"),
+        ("device: tpu", "device is 'tpu'; it takes auto, cpu, cuda or cuda:N"),
+        ("device: cuda:x", "device is 'cuda:x'"),
         ("block: -5", "block is -5; it takes 1 or more"),
         ("- a list", "holds a list"),
         ("a: [", "is not YAML"),
@@ -50,6 +58,24 @@ def test_what_makes_no_sense_is_refused_by_name(tmp_path: Path, text: str, messa
     with pytest.raises(UsageError) as error:
         resolve_settings({}, written(tmp_path, text))
     assert message in str(error.value)
+
+
+def test_numbers_of_the_command_line_are_finite_too() -> None:
+    with pytest.raises(UsageError, match="min_hole is nan"):
+        resolve_settings({"min_hole": float("nan")})
+    nodata = resolve_settings({"nodata": float("nan")}).nodata
+    assert nodata is not None
+    assert math.isnan(nodata)
+
+
+@pytest.mark.parametrize("device", ["auto", "cpu", "cuda", "cuda:1"])
+def test_devices_are_known_by_their_spelling(device: str) -> None:
+    assert resolve_settings({"device": device}).device == device
+
+
+def test_a_format_named_twice_is_written_once(tmp_path: Path) -> None:
+    assert resolve_settings({}, written(tmp_path, "format: [fgb, gpkg, fgb]")).format == ("fgb", "gpkg")
+    assert split_formats({"format": "gpkg, fgb,gpkg"}) == {"format": ("gpkg", "fgb")}
 
 
 def test_a_wrong_variable_is_named() -> None:

@@ -100,6 +100,15 @@ def test_the_top_level_is_the_one_agreed_on(repository: Path) -> None:
     assert found >= REQUIRED
 
 
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md"])
+def test_links_lead_somewhere(repository: Path, name: str) -> None:
+    text = (repository / name).read_text(encoding="utf-8")
+    links = re.findall(r"\]\(([^)\s]+)[^)]*\)|(?:src|href)=\"([^\"]+)\"", text)
+    relative = [link.split("#")[0] for pair in links for link in pair if link and "://" not in link]
+    missing = sorted({link for link in relative if link and not (repository / link).exists()})
+    assert not missing
+
+
 def test_the_commands_are_these() -> None:
     listed = run_help().stdout.split("Commands:")[1]
     assert set(re.findall(r"^  (\w+)", listed, re.MULTILINE)) == set(COMMANDS)

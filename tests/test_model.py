@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from scenes import save_small_bundle
+from scenes import save_small_bundle, smooth_pixels, write_scene
 
 from geoseg.errors import BundleError, EnvironmentFault, GsdError, UsageError
 from geoseg.legend import LAND_COVER, Legend
@@ -20,13 +21,12 @@ from geoseg.model import (
     engine_of,
     find_bundle,
     fit_to_gsd,
+    known_bundles,
     load_bundle,
     open_engine,
 )
 from geoseg.model.network import build_network
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from geoseg.workflow.info import describe_scene, models_text
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +63,12 @@ def test_a_bundle_survives_being_saved(folder: Path) -> None:
         ({"bands": []}, "bands"),
         ({"format": "other/1"}, "format"),
         ({"scaling": {}}, "scaling"),
+        ({"encoder": "tu-hf-hub:some/model"}, "no plain name"),
+        ({"encoder": "tu-local-dir:/tmp"}, "no plain name"),
+        ({"bands": [{"role": "red", "mean": 0, "std": float("nan")}]}, "std above 0"),
+        ({"bands": 5}, "is not a model bundle"),
+        ({"decoder": 5}, "is not a model bundle"),
+        ({"tile": float("inf")}, "is not a model bundle"),
         ({"legend": [{"code": 300, "name": "x", "color": "#000000", "kind": "area"}]}, "0..254"),
     ],
 )
@@ -103,6 +109,46 @@ def test_networks_take_any_number_of_bands_and_classes(architecture: str, channe
 def test_models_that_are_not_there() -> None:
     with pytest.raises(UsageError, match="no model 'nothing'"):
         find_bundle("nothing")
+
+
+@pytest.fixture
+def own_models(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    models = tmp_path / "models"
+    shutil.copytree(folder, models / "mine")
+    shutil.copytree(folder, models / "broken")
+    (models / "broken" / "model.json").write_text("{")
+    monkeypatch.setenv("GEOSEG_MODELS", str(models))
+    return models
+
+
+def test_one_broken_bundle_hides_no_other(own_models: Path, tmp_path: Path) -> None:
+    assert known_bundles()["mine"] == own_models / "mine"
+    rows = {row.split()[0]: row for row in models_text().splitlines()}
+    assert "red+green+blue+nir" in rows["mine"]
+    assert "damaged: " in rows["broken"]
+    assert "model.json is not JSON" in rows["broken"]
+    described = describe_scene(write_scene(tmp_path / "a.tif", smooth_pixels((8, 8))))
+    fits = {fit["model"]: fit for fit in described["models"]}
+    assert fits["mine"]["fits"]
+    assert fits["broken"]["why"].startswith("damaged: ")
+    assert (described["scales"], described["offsets"]) == ([1.0] * 4, [0.0] * 4)
+
+
+def test_a_known_name_wins_over_a_folder_in_the_way(
+    own_models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = tmp_path / "here"
+    shutil.copytree(own_models / "mine", here / "mine")
+    monkeypatch.chdir(here)
+    assert find_bundle("mine").path == own_models / "mine"
+    assert find_bundle("./mine").path == here / "mine"
+    assert find_bundle(Path("./mine").absolute()).path == here / "mine"
+
+
+@pytest.mark.parametrize("encoder", ["tu-hf-hub:some/model", "tu-local-dir:/tmp", "../resnet18", ""])
+def test_encoders_that_would_be_fetched_are_refused(encoder: str) -> None:
+    with pytest.raises(BundleError, match="no plain name"):
+        build_network("Unet", encoder, 3, 2, {})
 
 
 def test_probabilities_add_up_and_do_not_depend_on_company(folder: Path) -> None:

@@ -31,10 +31,12 @@ from geoseg.report import (
     ground_width_m,
     overlay_picture,
     render_report,
+    rgb_source,
     scene_picture,
 )
 from geoseg.report.markup import Markup, data_uri, tag
 from geoseg.report.pictures import foreground_picture
+from geoseg.scene import BandNeeds, open_scene
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -169,6 +171,24 @@ def test_masks_of_every_kind_are_transparent(tmp_path: Path, kind: str) -> None:
     assert kind != "grey" or (picture[..., 0] == picture[..., 2]).all()
 
 
+def test_a_picture_shows_the_bands_and_masks_that_the_scene_reads(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(2).integers(1, 255, (4, 30, 40), dtype=np.uint8)
+    pixels[:, :5] = 0
+    path = write(tmp_path / "scene.tif", pixels, nodata=0)
+    needs = BandNeeds(("red", "green", "blue"))
+    scene = open_scene(path, needs, bands={"red": 3, "green": 2, "blue": 1})
+    assert rgb_source(scene) == RgbSource(str(path), (3, 2, 1), nodata=0)
+    grey = open_scene(path, BandNeeds(("nir",)), bands={"nir": 4}, nodata=7)
+    assert rgb_source(grey) == RgbSource(str(path), (4, 4, 4), nodata=7)
+    with rasterio.open(path, "r+") as dataset:
+        dataset.nodata = None
+        dataset.write_mask(np.where(np.arange(30 * 40).reshape(30, 40) % 3, 255, 0).astype(np.uint8))
+    masked = open_scene(path, needs, bands={"red": 3, "green": 2, "blue": 1})
+    assert rgb_source(masked).file_mask
+    shown = np.array(scene_picture(rgb_source(masked), max_side=40))[..., 3] > 0
+    np.testing.assert_array_equal(shown, masked.read(masked.frame.box)[1])
+
+
 def test_classes_keep_their_colours_enlarged_and_reduced(tmp_path: Path) -> None:
     codes, _ = labelled((40, 60))
     picture = np.array(class_picture(write(tmp_path / "a.tif", codes, nodata=NODATA), LAND_COVER, max_side=120))
@@ -231,6 +251,31 @@ def test_a_scale_bar_is_as_long_as_it_says() -> None:
     drawn = np.array(draw_scale_bar(Image.new("RGB", (800, 600), "red"), width_m))
     ink = (drawn[..., :3] == (0x23, 0x28, 0x2B)).all(axis=-1)
     assert abs(max(ink.sum(axis=1)) - 50 / width_m * 800) <= 2
+
+
+@pytest.mark.parametrize("width_m", [None, float("nan"), float("inf"), 0.0])
+def test_a_width_that_is_not_known_has_no_scale_bar(width_m: float | None) -> None:
+    red = Image.new("RGBA", (80, 60), "red")
+    assert draw_scale_bar(red, width_m).tobytes() == red.tobytes()
+    sheet = contact_sheet([SheetEntry((red,), "red", width_m)], LAND_COVER, cell=100)
+    assert sheet.tobytes() == contact_sheet([SheetEntry((red,), "red")], LAND_COVER, cell=100).tobytes()
+
+
+def test_a_page_shows_no_number_that_is_none(tmp_path: Path) -> None:
+    nan = float("nan")
+    report = run_report(tmp_path, *labelled((30, 20)))
+    unknown = replace(
+        report,
+        scene={"path": "scene.tif", "shape": (30, 20), "gsd_m": (nan, nan), "nodata": nan},
+        numbers=count_classes(tmp_path / "classes.tif", tmp_path / "confidence.tif", LAND_COVER, nan),
+        feature_counts={"building": {"count": 2, "area_m2": nan, "median_area_m2": nan}},
+        seconds={"total": nan, "read": 1.0},
+        ground_width_m=nan,
+    )
+    page = Page(render_report(unknown))
+    words = " ".join(page.text)
+    assert not re.search(r"\b(nan|inf)\b", words, re.IGNORECASE)
+    assert "not a number" in words  # the scene's nodata value, which is one indeed
 
 
 @pytest.mark.parametrize("across", [False, True])

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+import rasterio
+from affine import Affine
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -27,7 +29,9 @@ from geoseg.scene import (
     parse_bands,
     read_mirrored,
     resolve_scaling,
+    scaling,
 )
+from geoseg.scene.roles import known_roles, role_of_description
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -76,6 +80,44 @@ def test_sentinel2_band_names_are_known(tmp_path: Path) -> None:
     assert open_scene(path, NEEDS).bands == (3, 2, 1, 4)
 
 
+def roles_of(tmp_path: Path, *descriptions: str) -> dict[str, int]:
+    pixels = smooth_pixels((8, 8), bands=len(descriptions))
+    return known_roles(inspect_scene(write_scene(tmp_path / "named.tif", pixels, descriptions=descriptions)))
+
+
+def test_the_same_names_mean_other_bands_on_other_satellites(tmp_path: Path) -> None:
+    eight = [f"B{number}" for number in range(1, 9)]
+    assert roles_of(tmp_path, *eight) == {}
+    sentinel2 = roles_of(tmp_path, *eight, "B8A", "B9", "B11", "B12")
+    assert sentinel2 | {"nir": 8, "red": 4, "swir1": 11} == sentinel2
+    assert roles_of(tmp_path, "B2", "B3", "B4", "B8") == {"blue": 1, "green": 2, "red": 3, "nir": 4}
+    oli = [f"SR_B{number}" for number in range(1, 8)]
+    assert roles_of(tmp_path, *oli)["nir"] == 5
+    tm = {"blue": 1, "green": 2, "red": 3, "nir": 4, "swir1": 5, "swir2": 6}
+    assert roles_of(tmp_path, *oli[:5], "SR_B7") == tm
+    assert roles_of(tmp_path, "SR_B2", "SR_B3", "SR_B4", "SR_B5") == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "role"),
+    [
+        ("infrared", "nir"),
+        ("Near Infrared", "nir"),
+        ("near-infra-red", "nir"),
+        ("Near Infrared 2", "nir2"),
+        ("short wave infrared", None),
+        ("SWIR infrared", None),
+        ("Short-wave infrared 1", "swir1"),
+        ("shortwave infrared 2", "swir2"),
+        ("mid-infrared", None),
+        ("mid infra red", None),
+        ("thermal infrared", "thermal"),
+    ],
+)
+def test_infrared_is_near_only_where_it_says_so(text: str, role: str | None) -> None:
+    assert role_of_description(text) == role
+
+
 @pytest.mark.parametrize(
     ("bands", "descriptions", "message"),
     [
@@ -114,6 +156,30 @@ def test_every_kind_of_nothing_is_one_mask(tmp_path: Path) -> None:
     np.testing.assert_array_equal(masked.read(Box(0, 0, 32, 32))[1], mask > 0)
     given_nodata = open_scene(write_scene(tmp_path / "c.tif", np.full((4, 4, 4), 7, np.uint8)), NEEDS, nodata=7)
     assert not given_nodata.read(Box(0, 0, 4, 4))[1].any()
+
+
+def test_alpha_and_mask_both_count(tmp_path: Path) -> None:
+    pixels = smooth_pixels((32, 32))
+    pixels[3] = 255
+    pixels[3, :4] = 0
+    mask = np.full((32, 32), 255, np.uint8)
+    mask[:, :6] = 0
+    path = write_scene(tmp_path / "both.tif", pixels, colorinterp=RGBA, mask=mask)
+    assert inspect_scene(path).mask == "file+alpha"
+    np.testing.assert_array_equal(open_scene(path, NEEDS).read(Box(0, 0, 32, 32))[1], (pixels[3] > 0) & (mask > 0))
+    assert inspect_scene(write_scene(tmp_path / "alpha.tif", pixels, colorinterp=RGBA)).mask == "alpha"
+    assert inspect_scene(write_scene(tmp_path / "file.tif", pixels, mask=mask)).mask == "file"
+
+
+LOCAL = 'LOCAL_CS["site",UNIT["metre",1],AXIS["x",EAST],AXIS["y",NORTH]]'
+
+
+@pytest.mark.parametrize("profile", [{"crs": "EPSG:4326"}, {"crs": LOCAL}, {"transform": Affine.identity()}])
+def test_a_crs_that_places_nothing_needs_a_word(tmp_path: Path, profile: dict[str, object]) -> None:
+    path = write_scene(tmp_path / "a.tif", smooth_pixels((8, 8)), **profile)
+    with pytest.raises(MissingCrsError, match="--force"):
+        open_scene(path, NEEDS)
+    assert open_scene(path, NEEDS, require_crs=False).frame.gsd_m is None
 
 
 def test_a_scene_without_crs_needs_a_word(tmp_path: Path) -> None:
@@ -198,3 +264,82 @@ def test_percentiles_are_those_of_valid_pixels_and_ranges_win() -> None:
         resolve_scaling(scene, ScalingRule({"uint8": (0, 255)}))
     with pytest.raises(BundleError):
         ScalingRule.from_json({})
+
+
+def test_a_small_valid_part_of_a_large_scene_is_found() -> None:
+    rng = np.random.default_rng(1)
+    pixels = np.zeros((1, 4000, 4000), np.uint16)
+    valid = np.zeros((4000, 4000), bool)
+    valid[100:340, 100:340] = True
+    pixels[0, valid] = rng.integers(300, 900, valid.sum())
+    scene = ArrayScene(pixels, frame_of((4000, 4000)), ("red",), valid)
+    rule = ScalingRule(percentiles=(1, 99))
+    low, high = np.percentile(pixels[0, valid], [1, 99])
+    assert resolve_scaling(scene, rule) == Scaling.between((low,), (high,))
+    nothing = ArrayScene(pixels, scene.frame, scene.roles, np.zeros_like(valid))
+    assert resolve_scaling(nothing, rule) == Scaling.between((0,), (1,))
+
+
+def test_what_is_kept_of_a_scene_is_evenly_spaced_among_its_valid_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scaling, "_WALK", (7, 11))
+    monkeypatch.setattr(scaling, "_KEPT", 100)
+    valid = np.random.default_rng(2).random((40, 50)) < 0.6
+    pixels = np.zeros((1, 40, 50), np.int32)
+    number = 0
+    for row in range(0, 40, 7):
+        for col in range(0, 50, 11):
+            part = valid[row : row + 7, col : col + 11]
+            pixels[0, row : row + 7, col : col + 11][part] = number + np.arange(part.sum())
+            number += int(part.sum())
+    kept = scaling._walk(ArrayScene(pixels, frame_of((40, 50)), ("red",), valid))[0]  # noqa: SLF001
+    assert 50 < len(kept) <= 100
+    np.testing.assert_array_equal(kept, np.arange(0, number, 16))
+
+
+@pytest.mark.parametrize(("dtype", "base"), [("float64", 1e8), ("uint32", 4e9), ("int32", 2e9), ("float32", 1000.0)])
+def test_large_values_keep_their_differences(dtype: str, base: float) -> None:
+    steps = np.arange(0, 101, 10)
+    pixels = (base + steps).astype(dtype)[None, None]
+    scaled = Scaling.between((base,), (base + 100,))(pixels)
+    np.testing.assert_allclose(scaled[0, 0], steps / 100, atol=1e-6)
+
+
+def test_wide_and_narrow_values_scale_alike_and_extremes_do_not_warn() -> None:
+    pixels = np.arange(0, 60_000, 7, np.uint16)[None, None]
+    scaled = Scaling.between((100,), (50_000,), (0.1, 0.9), 0.7)
+    np.testing.assert_allclose(scaled(pixels), scaled(pixels.astype(np.float64)), atol=1e-6)
+    extremes = np.array([[[-1.79e308, 1.79e308, np.inf, -np.inf, 2.0]]])
+    assert Scaling.between((1e-5,), (2e-5,))(extremes)[0, 0].tolist() == [0, 1, 1, 0, 1]
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32", "float64"])
+def test_a_band_of_one_value_lies_in_the_middle(dtype: str) -> None:
+    scaled = Scaling.between((7.0,), (7.0,), (0.2, 0.6), 0.5)(np.full((1, 2, 2), 7, dtype))
+    np.testing.assert_allclose(scaled, 0.4, atol=1e-6)
+
+
+def test_reflectance_is_the_files_own_where_it_states_it(tmp_path: Path) -> None:
+    rule = ScalingRule({"uint8": (0, 255)}, (1, 99), reflectance=(1e-4, -0.1))
+    assert ScalingRule.from_json(rule.to_json()) == rule
+    pixels = smooth_pixels((8, 8), dtype="uint16")
+    path = write_scene(tmp_path / "a.tif", pixels)
+    with rasterio.open(path, "r+") as dataset:
+        dataset.scales, dataset.offsets = (1, 2e-4, 1, 1), (0, -0.2, 0, 0)
+    scene = open_scene(path, NEEDS, bands={"red": 2, "green": 1, "blue": 3})
+    resolved = resolve_scaling(scene, rule)
+    assert resolved == Scaling((2e-4, 1e-4, 1e-4), (-0.2, -0.1, -0.1))
+    scaled = resolved(scene.read(Box(0, 0, 8, 8))[0])
+    np.testing.assert_allclose(scaled[0], np.clip(pixels[1] * 2e-4 - 0.2, 0, 1), atol=1e-6)
+    np.testing.assert_allclose(scaled[1], np.clip(pixels[0] * 1e-4 - 0.1, 0, 1), atol=1e-6)
+    in_memory = ArrayScene(pixels, scene.frame, ROLES)
+    assert resolve_scaling(in_memory, rule) == Scaling((1e-4,) * 4, (-0.1,) * 4)
+    eight_bits = ArrayScene(pixels.astype(np.uint8), scene.frame, ROLES)
+    assert resolve_scaling(eight_bits, rule) == Scaling.between((0,) * 4, (255,) * 4)
+
+
+@pytest.mark.parametrize(
+    "rule", [{"reflectance": [0, 0]}, {"reflectance": [1]}, {"reflectance": "x"}, {"ranges": {"uint8": [255, 0]}}]
+)
+def test_rules_that_make_no_sense_are_refused(rule: dict[str, object]) -> None:
+    with pytest.raises(BundleError, match="scaling"):
+        ScalingRule.from_json(rule)

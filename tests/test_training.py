@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from geoseg.errors import BundleError, FrameMismatchError, InputError, UsageError
 from geoseg.frame import Box
 from geoseg.legend import LAND_COVER
+from geoseg.model import find_bundle
 from geoseg.model.network import build_network, load_network
 from geoseg.training import TrainConfig, load_config, train
 from geoseg.training.augment import batch_of, network_input, repaint, vary_light
@@ -369,6 +370,16 @@ def test_places_that_are_not_there_are_refused(folder, tmp_path):
 def test_the_training_of_the_embedded_model_is_a_valid_configuration():
     config = load_config(Path(__file__).parent.parent / "configs" / "aerial.yaml")
     assert config.name == "aerial"
-    assert config.bundle.needs.optional == ("nir",)
+    embedded = find_bundle("aerial")
+    assert embedded.needs == config.bundle.needs
+    assert (embedded.architecture, embedded.encoder) == (config.network.architecture, config.network.encoder)
+    assert (embedded.decoder, embedded.scaling, embedded.legend) == (
+        config.network.decoder,
+        config.scaling,
+        config.legend,
+    )
+
+
+def test_a_configuration_that_is_not_there_is_named():
     with pytest.raises(UsageError, match=r"missing\.yaml cannot be read"):
         load_config(Path("missing.yaml"))

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from typing import TYPE_CHECKING, Any
+
+import geopandas as gpd
 import numpy as np
 import pytest
+import rasterio
 import shapely
 from affine import Affine
 from hypothesis import HealthCheck, given, settings
@@ -13,10 +18,17 @@ from pointwise import UTM, frame_of
 from pyproj import Geod
 from rasterio.features import shapes
 
+from geoseg.errors import InputError, UsageError
 from geoseg.frame import Box, Frame
 from geoseg.legend import LAND_COVER
 from geoseg.vector import Components, TidyRule, measure, polygonize, tidy
 from geoseg.vector.measure import pixel_area_m2
+from geoseg.workflow import vectorize
+from geoseg.workflow.vectors import count_features
+from geoseg.write.raster import LEGEND_TAG
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 CODES = st.sampled_from([0, 1, 2, 3, 4, 255])
 
@@ -152,7 +164,7 @@ def test_no_filter_and_no_tolerance_change_nothing() -> None:
     assert as_set(tidy(components, TidyRule(0, 0, 0), LAND_COVER, 1.0)) == as_set(components.of([1, 2, 3, 4]))
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.integers(0, 10_000), st.floats(0.6, 3.0), st.sampled_from([0.0, 4.0, 15.0]))
 def test_simplified_edges_leave_nodata_and_the_outside_alone(seed: int, tolerance: float, least: float) -> None:
     rng = np.random.default_rng(seed)
@@ -234,6 +246,70 @@ def test_columns_are_the_contracts() -> None:
     assert list(layers["building"].columns) == [*common, "orientation_deg", "geometry"]
     assert list(layers["road"].columns) == [*common, "length_m", "width_m", "geometry"]
     assert layers["road"].crs == UTM
+
+
+def written(path: Path, pixels: np.ndarray, **profile: Any) -> Path:
+    """A class raster with the legend of land cover, or any other raster on the same grid."""
+    mask = profile.pop("mask", None)
+    options = {"driver": "GTiff", "crs": UTM, "transform": frame_of(pixels.shape).transform, "dtype": pixels.dtype}
+    height, width = pixels.shape
+    with rasterio.open(path, "w", count=1, height=height, width=width, **(options | profile)) as raster:
+        raster.write(pixels, 1)
+        raster.update_tags(**{LEGEND_TAG: json.dumps(LAND_COVER.to_json())})
+        if mask is not None:
+            raster.write_mask(mask)
+    return path
+
+
+def layer_area(path: Path, layer: str) -> float:
+    return float(gpd.read_file(path, layer=layer).area_m2.sum())
+
+
+def test_vectorize_takes_what_is_masked_for_nodata(tmp_path: Path) -> None:
+    classes = np.full((20, 20), 3, np.uint8)
+    classes[5:7, 5:7] = 9
+    out = tmp_path / "a.gpkg"
+    vectorize(written(tmp_path / "nodata.tif", classes, nodata=9), out, rule=TidyRule(15, 15, 1.25))
+    assert layer_area(out, "vegetation") == 396
+    mask = np.where(classes == 9, 0, 255).astype(np.uint8)
+    masked = written(tmp_path / "masked.tif", classes, mask=mask)
+    vectorize(masked, out, rule=TidyRule(15, 15, 1.25), overwrite=True)
+    assert layer_area(out, "vegetation") == 396
+
+
+@pytest.mark.parametrize("kind", ["gpkg", "geojson"])
+def test_vectorize_replaces_files_only_if_told(tmp_path: Path, kind: str) -> None:
+    classes = written(tmp_path / "classes.tif", np.full((9, 9), 3, np.uint8))
+    files = vectorize(classes, tmp_path / f"a.{kind}", rule=TidyRule())
+    before = [path.stat().st_mtime_ns for path in files]
+    with pytest.raises(UsageError, match="--overwrite"):
+        vectorize(classes, tmp_path / f"a.{kind}", rule=TidyRule())
+    assert [path.stat().st_mtime_ns for path in files] == before
+    assert vectorize(classes, tmp_path / f"a.{kind}", rule=TidyRule(), overwrite=True) == files
+
+
+def test_vectorize_refuses_what_contradicts_itself(tmp_path: Path) -> None:
+    codes = np.full((9, 9), 3, np.uint8)
+    classes = written(tmp_path / "classes.tif", codes)
+
+    def refused(message: str, classes: Path = classes, confidence: Path | None = None) -> None:
+        with pytest.raises(InputError, match=message):
+            vectorize(classes, tmp_path / "a.gpkg", confidence=confidence, rule=TidyRule())
+
+    refused(r"holds the codes \[7, 9\]", written(tmp_path / "b.tif", np.where(np.eye(9), 7, 9).astype(np.uint8)))
+    refused("float32", confidence=written(tmp_path / "c.tif", codes.astype(np.float32)))
+    refused("percent", confidence=written(tmp_path / "d.tif", np.full((9, 9), 200, np.uint8)))
+    refused("another CRS", confidence=written(tmp_path / "e.tif", codes, crs="EPSG:32632"))
+    refused("grid", confidence=written(tmp_path / "f.tif", np.full((9, 8), 50, np.uint8)))
+
+
+def test_features_of_unknown_size_are_counted_without_it() -> None:
+    components = polygonize(reader_of(np.ones((4, 4), np.uint8)), (4, 4), 4)
+    nowhere = measure(components, Frame((4, 4), Affine.identity(), None), LAND_COVER)
+    assert count_features(nowhere)["building"] == {"count": 1, "area_m2": None, "median_area_m2": None}
+    somewhere = measure(components, frame_of((4, 4)), LAND_COVER)
+    assert count_features(somewhere)["building"] == {"count": 1, "area_m2": 16.0, "median_area_m2": 16.0}
+    assert count_features(somewhere)["road"] == {"count": 0, "area_m2": 0.0, "median_area_m2": None}
 
 
 def test_an_empty_raster_gives_empty_layers() -> None:

@@ -46,6 +46,8 @@ from geoseg.write import (
     write_text,
 )
 from geoseg.write.columns import COLUMNS, columns_of
+from geoseg.write.qgis import scene_stretch
+from geoseg.write.raster import same_crs
 from geoseg.write.stac import footprint
 
 if TYPE_CHECKING:
@@ -270,6 +272,33 @@ def test_gdalinfo_shows_names_colours_and_nodata(tmp_path: Path) -> None:
         assert line in told
 
 
+@pytest.mark.parametrize("version", ["WKT1_ESRI", "WKT1_GDAL", "WKT2_2019"])
+@pytest.mark.parametrize("crs", ["OGC:CRS84", "OGC:CRS83", "IGNF:RGF93G", "EPSG:26910+5703", "EPSG:7415", "EPSG:2180"])
+def test_a_crs_may_come_back_spelled_otherwise(tmp_path: Path, crs: str, version: str) -> None:
+    parsed = pyproj.CRS(crs)
+    degrees = Affine(1e-5, 0, 4.4, 0, -1e-5, 48)
+    metres = Affine(1, 0, 500_000, 0, -1, 5_000_000)
+    frame = Frame((20, 30), degrees if parsed.is_geographic else metres, parsed.to_wkt(version))
+    out = write_codes(tmp_path / "classes.tif", np.ones((20, 30), np.uint8), frame)
+    with rasterio.open(out) as raster:
+        assert same_crs(frame.crs, raster.crs.to_wkt(), frame)
+
+
+def test_another_crs_is_not_the_same() -> None:
+    frame = frame_of((20, 30))
+    assert same_crs(None, None, frame)
+    assert same_crs(UTM, "EPSG:32631", frame)
+    for other in (None, "EPSG:32632", "EPSG:2154", "EPSG:23031", "EPSG:4326"):
+        assert not same_crs(UTM, other, frame)
+        assert not same_crs(other, UTM, frame)
+
+
+def test_a_raster_of_another_kind_has_no_legend(tmp_path: Path) -> None:
+    with rasterio.open(tmp_path / "a.png", "w", driver="PNG", width=4, height=4, count=1, dtype="uint8") as raster:
+        raster.write(np.ones((1, 4, 4), np.uint8))
+    assert read_legend(tmp_path / "a.png") is None
+
+
 def test_overviews_of_codes_hold_codes(tmp_path: Path) -> None:
     frame = frame_of((1200, 1200))
     codes = np.where(codes_of(frame.shape) == 255, 255, np.where(codes_of(frame.shape) > 2, 4, 0)).astype(np.uint8)
@@ -336,7 +365,10 @@ def test_bands_keep_scale_unit_and_nan(tmp_path: Path) -> None:
 def test_every_format_keeps_features_columns_and_areas(tmp_path: Path, kind: str) -> None:
     layers = layers_of()
     files = write_layers(layers, tmp_path, "features", kind, LAND_COVER)
-    assert len(files) == (1 if kind == "gpkg" else 4)
+    assert {path.parent for path in files} == {tmp_path}
+    assert {path.name for path in files} == {path.name for path in tmp_path.iterdir()}
+    assert len(files) == {"gpkg": 1, "shp": 20}.get(kind, 4)
+    files = [path for path in files if path.suffix == f".{kind}"]
     short = {column.name: column.short for column in COLUMNS} if kind == "shp" else {}
     for index, (name, frame) in enumerate(layers.items()):
         path = files[0] if kind == "gpkg" else files[index]
@@ -349,7 +381,10 @@ def test_every_format_keeps_features_columns_and_areas(tmp_path: Path, kind: str
             found = found.sort_values("confidence", ignore_index=True)
         if kind == "geojson" and frame.empty:
             continue  # a GeoJSON without features has no columns
-        assert list(found.columns) == [short.get(column, column) for column in frame.columns]
+        if kind == "gpkg":  # whose fid is no column but what rows are counted by
+            found.insert(0, "fid", gpd.pd.Index(pyogrio.read_dataframe(path, layer=name, fid_as_index=True).index))
+        assert list(found.columns) == ["fid", *(short.get(column, column) for column in frame.columns)]
+        assert found.fid.tolist() == list(range(1, len(frame) + 1))
         if kind == "geojson":
             assert found.crs.to_epsg() == 4326
             assert found.geometry.is_valid.all()
@@ -510,6 +545,22 @@ def test_qgis_opens_a_project_whatever_its_names_and_crs(tmp_path: Path, crs: st
     assert (out / "project.png").stat().st_size > 10_000
 
 
+@pytest.mark.parametrize("kind", ["mask", "alpha"])
+def test_what_is_masked_does_not_stretch_the_scene(tmp_path: Path, kind: str) -> None:
+    pixels = np.full((4, 60, 60), 100, np.uint8)
+    pixels[:3, :, :20] = 250  # left out
+    pixels[:3, :, 20:40] = 50
+    mask = np.where(np.arange(60) < 20, 0, 255).astype(np.uint8)[None].repeat(60, 0)
+    pixels[3] = mask
+    bands = pixels if kind == "alpha" else pixels[:3]
+    profile = {"driver": "GTiff", "width": 60, "height": 60, "count": len(bands), "dtype": "uint8"}
+    with rasterio.open(tmp_path / "scene.tif", "w", **profile, photometric="rgb", alpha="yes") as raster:
+        raster.write(bands)
+        if kind == "mask":
+            raster.write_mask(mask)
+    assert scene_stretch(tmp_path / "scene.tif", (1, 2, 3)) == ((50.0, 100.0),) * 3
+
+
 # -- STAC --------------------------------------------------------------------------------------------------------------
 
 
@@ -544,6 +595,8 @@ def test_a_hash_that_is_known_is_not_computed_again(tmp_path: Path) -> None:
     record = RunRecord("scene", frame_of((2, 3), None), LAND_COVER, "aerial", datetime(2024, 1, 2, tzinfo=UTC))
     item = stac_item(tmp_path, record, {"report.html": "ab" * 32})
     assert item["assets"]["report"]["file:checksum"] == "1220" + "ab" * 32
+    assert set(item["assets"]) == {"report", "project", "run"}  # the latter two are written after the item
+    assert set(item["assets"]["project"]) == {"href", "type", "title", "roles"}
     assert item["geometry"] is None
     assert "bbox" not in item
     assert "time of processing" in item["properties"]["description"]
@@ -559,6 +612,13 @@ def test_a_footprint_agrees_with_the_corners() -> None:
     assert outline.exterior.is_ccw
     assert shapely.hausdorff_distance(outline, quad) < 1e-3
     np.testing.assert_allclose(bbox, outline.bounds, atol=1e-6)
+
+
+def test_a_frame_that_lies_nowhere_has_no_footprint() -> None:
+    far = Frame((10, 10), Affine(1, 0, 1e30, 0, -1, 1e30), UTM)
+    assert footprint(far) == (None, None)
+    turned = Frame((100, 100), Affine(2e5, 0, -1e7, 0, -2e5, 1e7), pyproj.CRS("ESRI:54009").to_wkt())  # past the globe
+    assert footprint(turned) == (None, None)
 
 
 def test_a_footprint_across_the_antimeridian_is_cut() -> None:

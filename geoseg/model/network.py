@@ -20,9 +20,10 @@ ARCHITECTURES = {"Unet": smp.Unet, "DeepLabV3Plus": smp.DeepLabV3Plus}
 
 
 def build_network(architecture: str, encoder: str, channels: int, classes: int, decoder: dict[str, Any]) -> nn.Module:
-    """An untrained network: (N, channels, h, w) -> logits (N, classes, h, w). It is built from code alone: nothing is fetched.
+    """An untrained network: (N, channels, h, w) -> logits (N, classes, h, w), of code alone: nothing is fetched.
 
-    Raises BundleError where the encoder is no plain name, or segmentation-models-pytorch has no such architecture, encoder or decoder option.
+    Raises BundleError where the encoder is no plain name, or where segmentation-models-pytorch has no such
+    architecture, encoder or decoder option.
     """
     if architecture not in ARCHITECTURES:
         raise BundleError(f"no architecture {architecture!r}; there are {', '.join(ARCHITECTURES)}")

@@ -59,14 +59,14 @@ class RgbSource:
 
 
 def rgb_source(scene: FileScene) -> RgbSource:
-    """What a picture of a scene shows: the bands of red, green and blue, else the first ones; valid pixels as `read`."""
+    """What a picture of a scene shows: the bands of red, green and blue, else the first ones, where they are valid."""
     by_role = dict(zip(scene.roles, scene.bands, strict=True))
     if {"red", "green", "blue"} <= set(by_role):
         bands = by_role["red"], by_role["green"], by_role["blue"]
     else:
         red, green, blue = (*scene.bands, *scene.bands[-1:] * 2)[:3]
         bands = red, green, blue
-    file_mask = scene.info.mask == "file" and scene.alpha is None
+    file_mask = "file" in scene.info.mask
     return RgbSource(scene.info.path, bands, nodata=scene.nodata, alpha=scene.alpha, file_mask=file_mask)
 
 

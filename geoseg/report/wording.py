@@ -139,8 +139,6 @@ def value_of(key: str, value: Any) -> str:  # whatever a run records
     """
     if value is None or value in ("", (), [], {}):
         return NONE
-    if isinstance(value, float) and not isfinite(value):
-        return "not a number" if key == "nodata" else NONE
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, dict):
@@ -163,14 +161,11 @@ def _several(key: str, values: list[Any]) -> str:
 
 
 def _measure(key: str, value: float) -> str:
-    if key.endswith("_m2"):
-        return area(value)
-    if key.endswith("_m"):
-        return length(value)
-    if key.endswith("bytes"):
-        return file_size(value)
-    if key.endswith("seconds"):
-        return duration(value)
+    if not isfinite(value):
+        return "not a number" if key == "nodata" else NONE
+    for end, written in (("_m2", area), ("_m", length), ("bytes", file_size), ("seconds", duration)):
+        if key.endswith(end):
+            return written(value)
     for end, unit in (("_mb", f"{THIN}MB"), ("_deg", "°")):
         if key.endswith(end):
             return f"{figures(value)}{unit}"

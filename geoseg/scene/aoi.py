@@ -103,38 +103,31 @@ def _read_layer(path: Path) -> gpd.GeoSeries:
         if suffix not in _MAGIC:
             return _read_geojson(path)
         with path.open("rb") as file:
-            if not file.read(16).startswith(_MAGIC[suffix]):
-                raise InputError(f"--aoi {path} does not hold what its suffix {suffix} says; export it again")
-        return (gpd.read_parquet(path) if suffix == ".parquet" else gpd.read_file(path)).geometry
-    except InputError:
+            as_named = file.read(16).startswith(_MAGIC[suffix])
+        if as_named:
+            return (gpd.read_parquet(path) if suffix == ".parquet" else gpd.read_file(path)).geometry
+    except InputError:  # a ValueError, and a whole sentence already
         raise
     except (AttributeError, DataSourceError, ValueError, OSError) as error:
         raise InputError(f"--aoi {path} cannot be read: {str(error).splitlines()[0]}") from error
+    raise InputError(f"--aoi {path} does not hold what its suffix {suffix} says; export it again")
 
 
 def _read_geojson(path: Path) -> gpd.GeoSeries:
     """The geometries of a GeoJSON file, read without GDAL: to it, other texts in JSON are orders to fetch something."""
     import geopandas as gpd  # noqa: PLC0415
     from pyproj.exceptions import CRSError  # noqa: PLC0415
+    from shapely.errors import ShapelyError  # noqa: PLC0415
     from shapely.geometry import shape  # noqa: PLC0415
 
     try:
         data = json.loads(path.read_bytes())
-        features = {"FeatureCollection": lambda: data["features"], "Feature": lambda: [data]}.get(
-            data["type"], lambda: [{"geometry": data}]
-        )()
+        features = data["features"] if data["type"] == "FeatureCollection" else [data]
+        features = [feature if feature["type"] == "Feature" else {"geometry": feature} for feature in features]
         geometries = [shape(feature["geometry"]) for feature in features if feature["geometry"]]
         crs = data.get("crs", {"properties": {"name": "OGC:CRS84"}})
         return gpd.GeoSeries(geometries, crs=crs and crs["properties"]["name"])
-    except (
-        AttributeError,
-        CRSError,
-        IndexError,
-        KeyError,
-        TypeError,
-        ValueError,
-        shapely.errors.ShapelyError,
-    ) as error:
+    except (AttributeError, CRSError, LookupError, TypeError, ValueError, ShapelyError) as error:
         raise InputError(f"--aoi {path} is not GeoJSON ({type(error).__name__}: {error}); export it again") from error
 
 

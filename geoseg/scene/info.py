@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from rasterio.io import DatasetReader
 
 DRIVERS = ["GTiff", "JP2OpenJPEG", "HFA", "ENVI", "NITF", "PNG", "JPEG", "EHdr", "KEA"]
-"""Formats that hold their own pixels. VRT, WMS, ERS and the like are left out: they can point at other files or hosts."""
+"""Formats that hold their own pixels. VRT, WMS, ERS and the like are left out: they point at other files or hosts."""
 
 # Read by GDAL when it first needs it, so it must stand in the environment before it opens a file. Left alone, its
 # block cache takes a twentieth of the machine's memory in every process.

@@ -6,6 +6,7 @@ it fetch from the network, or show what lies elsewhere on the machine.
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,7 +42,10 @@ def refuse_sidecars(path: str) -> None:
         raise SceneError(f"{error.filename or raster.parent} cannot be read: {error.strerror}") from error
     for file in tiffs:  # once all of them are TIFFs: each is opened together with those of its own
         try:
-            with rasterio.DatasetReader(file, driver=["GTiff"]) as dataset:
+            with warnings.catch_warnings():  # overviews and masks lie where their raster lies, and do not say so again
+                warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+                dataset = rasterio.DatasetReader(file, driver=["GTiff"])
+            with dataset:
                 refuse_reference(dataset, str(file))
         except rasterio.errors.RasterioError as error:
             raise SceneError(f"{file} is damaged; delete it or build it again") from error

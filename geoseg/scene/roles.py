@@ -117,7 +117,7 @@ def known_roles(info: SceneInfo) -> dict[str, int]:
 
 
 def _mission(descriptions: tuple[str, ...]) -> dict[str, str] | None:
-    """What the bands of a mission are, if their names tell it: B1 to B8 alone are those of WorldView or PlanetScope too."""
+    """What the bands of a mission are, if their names tell it: WorldView and PlanetScope have B1 to B8 too."""
     as_given = {_squeeze(text) for text in descriptions} - {""}
     names = {name.replace("b0", "b") for name in as_given}
     if names >= _SENTINEL2_FOUR:

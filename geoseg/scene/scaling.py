@@ -19,12 +19,14 @@ _SAMPLE = 1024
 """Side of the square that has as many pixels as are looked at for percentiles."""
 _ENOUGH = 4096
 """With fewer valid pixels than this in the sample, the whole scene is looked at."""
-_WALK = (512, 4096)
+_WALK = (512, 2048)
 """Height and width of the boxes in which that is done: whole blocks of most files."""
 _KEPT = 1 << 20
 """At most as many pixels as these are kept of it."""
 
 
+_NOTHING = (1.0, 0.0)
+"""The scale and offset of a file that states none."""
 _NO_SPREAD = 1e-30
 """A band whose values lie this close together has one value; a gain for it would not fit into float32."""
 
@@ -66,7 +68,7 @@ class Scaling:
     def between(
         cls, low: tuple[float, ...], high: tuple[float, ...], to: tuple[float, float] = (0, 1), gamma: float = 1.0
     ) -> Scaling:
-        """The scaling that maps low to `to[0]` and high to `to[1]` in each band, a band of one value to their middle."""
+        """The scaling that maps low to `to[0]`, high to `to[1]` in each band; a band of one value to their middle."""
         middle = ((to[0] + to[1]) / 2) ** (1 / gamma)
         to = (to[0] ** (1 / gamma), to[1] ** (1 / gamma))
         gains = tuple((to[1] - to[0]) / (b - a) if b - a > _NO_SPREAD else 0.0 for a, b in zip(low, high, strict=True))
@@ -130,15 +132,16 @@ def resolve_scaling(scene: Scene, rule: ScalingRule) -> Scaling:
     """Fix the scaling of a scene by a model's rule.
 
     Percentiles come from a sample of windows spread over the scene (all of it up to 1024 x 1024 pixels), valid pixels
-    alone; where these are few, from pixels evenly spaced among all valid ones. Raises SceneError where the rule says nothing of the scene's dtype.
+    alone; where these are few, from pixels evenly spaced among all valid ones. Raises SceneError where the rule says
+    nothing of the scene's dtype.
     """
     count = len(scene.roles)
     if scene.dtype in rule.ranges:
         low, high = rule.ranges[scene.dtype]
         return Scaling.between((low,) * count, (high,) * count)
     if rule.reflectance is not None:
-        stated = scene.stored_scaling or ((1.0, 0.0),) * count
-        pairs = [rule.reflectance if pair == (1, 0) else pair for pair in stated]
+        stated = scene.stored_scaling or (_NOTHING,) * count
+        pairs = [rule.reflectance if pair == _NOTHING else pair for pair in stated]
         return Scaling(tuple(scale for scale, _ in pairs), tuple(offset for _, offset in pairs))
     if rule.percentiles is None:
         raise SceneError(f"the model takes {', '.join(rule.ranges)}; the scene is {scene.dtype}; convert it")
@@ -161,7 +164,7 @@ def _sample(scene: Scene) -> Array:
 
 
 def _walk(scene: Scene) -> Array:
-    """Valid pixels (bands, n), in float64, evenly spaced among all of the scene: half of `_KEPT` to all, if there are."""
+    """Valid pixels (bands, n), in float64, evenly spaced among all of the scene, at most `_KEPT`."""
     height, width = _WALK
     kept: list[Array] = []
     seen, held, step = 0, 0, 1

@@ -116,7 +116,7 @@ def _labelled(path: Path, source: SourceConfig, config: TrainConfig) -> Labelled
         raise InputError(f"{label_path} is {labels.dtype}; labels are class codes in uint8")
     require_one_grid(scene.frame, labels.frame, str(path), str(label_path))
     scaling = resolve_scaling(scene, config.scaling)
-    percentiles = replace(config.scaling, ranges={})
+    percentiles = replace(config.scaling, ranges={}, reflectance=None)
     return LabelledScene(
         source=source.name,
         place=match["place"],

@@ -63,7 +63,7 @@ def to_map(polygons: Array, frame: Frame) -> Array:
 
 def areas_and_perimeters_m(polygons: Array, frame: Frame) -> tuple[Array, Array]:
     """Areas in m2 and perimeters in m of polygons in map coordinates; NaN without a CRS."""
-    if frame.crs is None:
+    if frame.crs is None or frame.gsd_m is None:  # nowhere on Earth, or outside of its own CRS
         unknown = np.full(len(polygons), np.nan)
         return unknown, unknown.copy()
     unit_m = planar_unit_m(frame)

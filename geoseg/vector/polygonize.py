@@ -199,11 +199,8 @@ def _join(parts: Components, joins: list[Array]) -> Components:
     return Components.concatenate([parts.select(alone), joined])
 
 
-def drop_straight_vertices(polygons: Array, *, keep_shared: bool = False) -> Array:
-    """The same polygons without the vertices at which no ring turns; exact for whole-numbered coordinates.
-
-    With `keep_shared` only those leave that a single ring has, so that what neighbours share stays shared.
-    """
+def drop_straight_vertices(polygons: Array) -> Array:
+    """The same polygons without the vertices at which no ring turns; exact for whole-numbered coordinates."""
     kind, coordinates, offsets = shapely.to_ragged_array(polygons)
     ring_ends, polygon_ends = offsets
     starts, stops = ring_ends[:-1], ring_ends[1:] - 1  # the last vertex of a ring repeats its first
@@ -215,8 +212,6 @@ def drop_straight_vertices(polygons: Array, *, keep_shared: bool = False) -> Arr
     after[repeated] = 0  # not looked at
     come, go = coordinates - coordinates[before], coordinates[after] - coordinates
     turns = (come[:, 0] * go[:, 1] != come[:, 1] * go[:, 0]) & ~repeated
-    if keep_shared:
-        turns |= _is_shared(coordinates, repeated)
     kept = np.add.reduceat(turns, starts) + 1  # each ring is closed again
     new_ends = np.concatenate([[0], np.cumsum(kept)])
     result = np.empty((new_ends[-1], 2))
@@ -226,12 +221,3 @@ def drop_straight_vertices(polygons: Array, *, keep_shared: bool = False) -> Arr
     result[~inner] = result[new_ends[:-1]]
     rebuilt: Array = shapely.from_ragged_array(kind, result, (new_ends, polygon_ends))
     return rebuilt
-
-
-def _is_shared(coordinates: Array, repeated: Array) -> Array:
-    """Which whole-numbered coordinates (n, 2) stand there more than once, apart from those that close a ring."""
-    keys = coordinates[:, 1].astype(np.int64) << 32 | coordinates[:, 0].astype(np.int64)
-    _, index, counts = np.unique(keys[~repeated], return_inverse=True, return_counts=True)
-    shared = np.zeros(len(coordinates), bool)
-    shared[~repeated] = counts[index] > 1
-    return shared

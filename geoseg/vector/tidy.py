@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import shapely
 
-from geoseg.vector.polygonize import drop_straight_vertices
-
 if TYPE_CHECKING:
     from geoseg.legend import Legend
     from geoseg.vector.polygonize import Components
@@ -55,14 +53,27 @@ def tidy(components: Components, rule: TidyRule, legend: Legend, pixel_area_m2: 
 def simplify_together(polygons: Array, tolerance_px: float) -> Array:
     """Simplify the edges that polygons with whole-numbered outlines share: no gap, no overlap where there was none.
 
-    Edges that only one polygon has stay as they are. Each outline is first given a vertex at every pixel corner, so
-    that where three polygons meet all have it.
+    Edges that only one polygon has stay as they are.
     """
+    simplified: Array = shapely.coverage_simplify(_noded(polygons), tolerance_px, simplify_boundary=False)
+    return simplified
+
+
+def _noded(polygons: Array) -> Array:
+    """The same polygons, each with a vertex wherever it passes a corner of another: a coverage as GEOS wants it."""
     everywhere = shapely.segmentize(polygons, 1.0)
+    kind, coordinates, (ring_ends, polygon_ends) = shapely.to_ragged_array(everywhere)
     # Points between whole numbers are rounding of the division of long edges: put them where they belong.
-    everywhere = shapely.transform(everywhere, np.rint)
-    simplified = shapely.coverage_simplify(everywhere, tolerance_px, simplify_boundary=False)
-    return drop_straight_vertices(simplified, keep_shared=True)
+    coordinates = np.rint(coordinates)
+    kept = np.isin(_keys(coordinates), _keys(shapely.get_coordinates(polygons)))
+    ends = np.concatenate([[0], np.cumsum(kept)])[ring_ends]
+    noded: Array = shapely.from_ragged_array(kind, coordinates[kept], (ends, polygon_ends))
+    return noded
+
+
+def _keys(coordinates: Array) -> Array:
+    """Whole-numbered coordinates (n, 2) as one number each."""
+    return coordinates[:, 1].astype(np.int64) << 32 | coordinates[:, 0].astype(np.int64)
 
 
 def _close_holes(polygons: Array, stays: Array, valid: Array, min_hole_px: float) -> tuple[Array, Array]:

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 from geoseg.config import Settings
 from geoseg.model import find_bundle
 from geoseg.report import SheetEntry, contact_sheet, ground_width_m, overlay_picture
-from geoseg.report.pictures import RgbSource, class_picture, scene_picture
+from geoseg.report.pictures import class_picture, rgb_source, scene_picture
 from geoseg.scene import inspect_scene, open_scene
-from geoseg.workflow.outputs import rgb_bands
 from geoseg.workflow.segmenting import segment_scenes
 from geoseg.write import replacing
 
@@ -45,7 +44,7 @@ def draw_results(results: list[RunResult], model: str):  # type: ignore[no-untyp
     for result in results:
         path = Path(result.manifest["scene"]["path"])
         scene = open_scene(path, bundle.needs)
-        imagery = scene_picture(RgbSource(path, rgb_bands(scene), nodata=scene.nodata))
+        imagery = scene_picture(rgb_source(scene))
         classes = class_picture(result.folder / "classes.tif", bundle.legend)
         overlay = overlay_picture(imagery, classes, bundle.legend)
         entries.append(SheetEntry((imagery, overlay), path.stem, ground_width_m(inspect_scene(path).frame)))

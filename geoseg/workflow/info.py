@@ -99,7 +99,7 @@ def info_text(described: dict[str, Any]) -> str:
 def describe_model(name: str) -> dict[str, Any]:
     """A model bundle with the path of its folder; JSON values."""
     bundle = find_bundle(name)
-    return {**bundle.to_json(), "path": str(bundle.path)}
+    return {**bundle.to_json(), "sha256": bundle.sha256, "path": str(bundle.path)}
 
 
 def models_text() -> str:

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 from geoseg.labels import PROBABILITY_STEPS
 from geoseg.legend import NODATA
 from geoseg.report import (
-    RgbSource,
     RunReport,
     class_picture,
     confidence_picture,
     count_classes,
     ground_width_m,
     render_report,
+    rgb_source,
     scene_picture,
 )
 from geoseg.scene.info import open_dataset
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from geoseg.grid import Block
-    from geoseg.scene import FileScene
     from geoseg.segment import SegmentJob
     from geoseg.workflow.prepare import Prepared
 
@@ -72,11 +71,10 @@ def write_rasters(job: SegmentJob, out: Path, work: Path) -> None:
 def write_qgis(prepared: Prepared, out: Path) -> Path:
     """project.qgs: the scene below, rasters switched off, polygons on top."""
     gpkg = out / "features.gpkg"
-    bands = rgb_bands(prepared.scene)
     write_project(
         out / "project.qgs",
         scene=Path(prepared.scene.info.path).resolve(),
-        band_order_rgb=bands,
+        band_order_rgb=rgb_source(prepared.scene).bands,
         rasters={"classes": out / "classes.tif", "confidence": out / "confidence.tif"},
         gpkg=gpkg if gpkg.exists() else None,
         legend=prepared.bundle.legend,
@@ -86,26 +84,10 @@ def write_qgis(prepared: Prepared, out: Path) -> Path:
     return out / "project.qgs"
 
 
-def rgb_bands(scene: FileScene) -> tuple[int, int, int]:
-    """The bands (from 1) to show as red, green and blue: those of these roles, else the first ones."""
-    by_role = dict(zip(scene.roles, scene.bands, strict=True))
-    if {"red", "green", "blue"} <= set(by_role):
-        return by_role["red"], by_role["green"], by_role["blue"]
-    shown = (*scene.bands, *scene.bands[-1:] * 2)[:3]
-    return shown[0], shown[1], shown[2]
-
-
 def write_page(prepared: Prepared, out: Path, record: dict[str, Any]) -> Path:
     """report.html."""
     bundle, scene = prepared.bundle, prepared.scene
     classes, confidence = out / "classes.tif", out / "confidence.tif"
-    source = RgbSource(
-        scene.info.path,
-        rgb_bands(scene),
-        nodata=scene.nodata,
-        alpha=scene.alpha,
-        file_mask=scene.info.mask == "file" and scene.alpha is None,
-    )
     listed = [(path.name, path.stat().st_size, _WHAT.get(path.name, "polygons")) for path in sorted(out.iterdir())]
     data = RunReport(
         title=Path(scene.info.path).stem,
@@ -119,7 +101,7 @@ def write_page(prepared: Prepared, out: Path, record: dict[str, Any]) -> Path:
         notices=record["notices"],
         failed_tiles=record["tiles"]["failed"],
         pictures={
-            "scene": scene_picture(source),
+            "scene": scene_picture(rgb_source(scene)),
             "classes": class_picture(classes, bundle.legend),
             "confidence": confidence_picture(confidence),
         },

@@ -42,8 +42,8 @@ def polygons_of(
 ) -> dict[str, gpd.GeoDataFrame]:
     """A GeoDataFrame of polygons for each foreground class of a class raster; without confidence that column is NaN.
 
-    What the raster's own nodata value or mask leaves out is nodata. Raises InputError where a code is not in the legend,
-    or a pixel that has a class has no confidence of 0..100 %.
+    What the raster's own nodata value or mask leaves out is nodata. Raises InputError where a code is not in the
+    legend, or a pixel that has a class has no confidence of 0..100 %.
     """
     info = inspect_scene(classes)
     components = polygonize(_reader(info, confidence, legend), info.frame.shape, block)
@@ -125,8 +125,8 @@ def _reader(info: SceneInfo, confidence: Path | None, legend: Legend) -> Reader:
         if not known[codes].all():
             unknown = np.unique(codes[~known[codes]]).tolist()
             raise InputError(
-                f"{info.path} holds the codes {unknown}; the legend has {sorted(legend.codes)}, and {NODATA} is nodata; "
-                "name the model it comes from by --model"
+                f"{info.path} holds the codes {unknown}; the legend has {sorted(legend.codes)}, and {NODATA} is "
+                "nodata; name the model it comes from by --model"
             )
         if confidence is None:
             return codes, codes

@@ -73,9 +73,10 @@ class RunRecord:
 def stac_item(folder: Path, record: RunRecord, sha256: Mapping[str, str] | None = None) -> Json:
     """The STAC item of the outputs that lie in `folder`, to be stored there as `item.json`.
 
-    sha256: file name to hash, for files that were hashed already; others are read. `run.json` and `project.qgs`, which
-    are written after the item, are named without a hash. All files in `folder` must be of the run. Without a CRS the item has no geometry; without a known time of acquisition `datetime` is the time
-    of processing, and `description` says so.
+    sha256: file name to hash, for files that were hashed already; others are read. All files in `folder` must be the
+    run's; `run.json` and `project.qgs`, which are written after the item, are named without a hash. Without a CRS the
+    item has no geometry; without a known time of acquisition `datetime` is the time of processing, and `description`
+    says so.
     """
     geometry, bbox = footprint(record.frame)
     assets = _assets(folder, record, sha256 or {})
