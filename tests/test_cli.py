@@ -88,6 +88,13 @@ def test_vectorize_and_evaluate_speak_of_a_run(geoseg, scene: str, model: str, t
     assert json.loads(told.out)["pixels"]["mean_iou"] == pytest.approx(1)
     assert "mean IoU 1.000" in geoseg("evaluate", out / "classes.tif", out / "classes.tif").out
     assert geoseg("evaluate", out / "classes.tif", scene).code == 3
+    truth = write_scene(tmp_path / "truth.tif", np.full((1, 90, 120), 9, np.uint8))
+    told = geoseg("evaluate", out / "classes.tif", truth)
+    assert told.code == 3
+    assert "code 9" in told.err
+    told = geoseg("evaluate", out / "classes.tif", truth, "--remap", "9=3", "--json")
+    assert json.loads(told.out)["pixels"]["classes"]["vegetation"]["pixels"] == 90 * 120
+    assert geoseg("evaluate", out / "classes.tif", truth, "--remap", "9").code == 2
 
 
 def test_info_says_what_fits_and_why_not(geoseg, scene: str, demo_folder: Path) -> None:

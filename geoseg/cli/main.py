@@ -132,12 +132,15 @@ def train(config: str, *, out: str, resume: bool, quiet: bool, log_json: bool) -
 @geoseg.command()
 @click.argument("predicted", type=click.Path())
 @click.argument("truth", type=click.Path())
+@click.option(
+    "--remap", metavar="CODE=CODE,...", default="", help="Codes of the truth to count as others; 255 is unknown."
+)
 @json_option
-def evaluate(predicted: str, truth: str, *, as_json: bool) -> None:
+def evaluate(predicted: str, truth: str, *, remap: str, as_json: bool) -> None:
     """Score a class raster against the truth: pixels, objects, boundaries."""
-    from geoseg.workflow.scoring import score_rasters, scores_text  # noqa: PLC0415
+    from geoseg.workflow.scoring import parse_remap, score_rasters, scores_text  # noqa: PLC0415
 
-    scores = score_rasters(Path(predicted), Path(truth))
+    scores = score_rasters(Path(predicted), Path(truth), remap=parse_remap(remap))
     click.echo(_json(scores) if as_json else scores_text(scores))
 
 

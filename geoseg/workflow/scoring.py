@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from geoseg.legend import LAND_COVER
+from geoseg.errors import UsageError
+from geoseg.legend import LAND_COVER, NODATA
 from geoseg.scene import inspect_scene
 from geoseg.training import evaluate_rasters
 from geoseg.write import read_legend
@@ -16,16 +17,32 @@ _WHOLE_PIXELS = 1 << 28
 """Up to so many pixels objects and outlines are scored as well; they need both rasters in memory."""
 
 
-def score_rasters(predicted: Path, truth: Path) -> dict[str, Any]:
+def parse_remap(text: str) -> dict[int, int]:
+    """Read `--remap`: code of the truth to the code it counts as.
+
+    >>> parse_remap("5=0, 6=255")
+    {5: 0, 6: 255}
+    """
+    remap: dict[int, int] = {}
+    for part in filter(None, text.split(",")):
+        old, equals, new = (piece.strip() for piece in part.partition("="))
+        if not (equals and old.isdigit() and new.isdigit() and int(old) <= NODATA and int(new) <= NODATA):
+            raise UsageError(f"--remap: {part.strip()!r} is not CODE=CODE, both 0 to 255; write for example 5=0")
+        remap[int(old)] = int(new)
+    return remap
+
+
+def score_rasters(predicted: Path, truth: Path, *, remap: dict[int, int] | None = None) -> dict[str, Any]:
     """Pixel, object and boundary scores of `predicted` against `truth`, as JSON values.
 
-    The legend is the one stored in `predicted`, else that of the embedded model. Beyond 268 million pixels objects and
+    The legend is the one stored in `predicted`, else that of the embedded model; `remap` renames codes of the truth,
+    255 leaves them out. Beyond 268 million pixels objects and
     boundaries are left out. Raises FrameMismatchError or InputError.
     """
     height, width = inspect_scene(truth).frame.shape
     inspect_scene(predicted)
     legend = read_legend(predicted) or LAND_COVER
-    return evaluate_rasters(predicted, truth, legend=legend, whole=height * width <= _WHOLE_PIXELS)
+    return evaluate_rasters(predicted, truth, legend=legend, remap=remap, whole=height * width <= _WHOLE_PIXELS)
 
 
 def scores_text(scores: dict[str, Any]) -> str:

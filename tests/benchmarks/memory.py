@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 SETTINGS = (
-    {"tile": 256, "batch": 4, "block": 1024},
+    {"tile": 256, "batch": 2, "block": 1024},
     {"tile": 512, "batch": 1, "block": 1024},
     {"tile": 512, "batch": 4, "block": 1024},
     {"tile": 512, "batch": 4, "block": 2048},
-    {"tile": 512, "batch": 8, "block": 1024},
+    {"tile": 512, "batch": 4, "block": 4096},
 )
 
 
