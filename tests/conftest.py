@@ -47,6 +47,16 @@ def data_folder() -> Path:
     return DATA
 
 
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The folder of a small untrained model."""
+    from scenes import save_small_bundle  # noqa: PLC0415  # imports torch, which must see the variables above
+
+    folder = tmp_path_factory.mktemp("models") / "small"
+    save_small_bundle(folder)
+    return str(folder)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip what needs things that this machine does not have."""
     missing = {}

@@ -13,18 +13,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scenes import save_small_bundle, smooth_pixels, write_scene
+from scenes import smooth_pixels, write_scene
 
 from geoseg.cli import main
 
 NAMES = ("blue", "green", "red", "nir")
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    folder = tmp_path_factory.mktemp("models") / "small"
-    save_small_bundle(folder)
-    return str(folder)
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ import rasterio
 import shapely
 from affine import Affine
 from rio_cogeo.cogeo import cog_validate
-from scenes import save_small_bundle, smooth_pixels, write_scene
+from scenes import smooth_pixels, write_scene
 
 from geoseg.config import Settings
 from geoseg.errors import EnvironmentFault, InputError, SceneError, UsageError
@@ -28,13 +28,6 @@ from geoseg.workflow.folder import claimed
 from geoseg.workflow.vectors import NO_TIDYING
 
 NAMES = ("blue", "green", "red", "nir")
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    folder = tmp_path_factory.mktemp("models") / "small"
-    save_small_bundle(folder)
-    return str(folder)
 
 
 @pytest.fixture(scope="module")
