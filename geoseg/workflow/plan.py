@@ -94,7 +94,7 @@ def plan_text(plan: Plan) -> str:
         f"  blocks  {plan.blocks} of up to {plan.block[1]} x {plan.block[0]} px",
         f"  memory  {plan.memory_mb:.0f} MB a worker",
         f"  disk    {plan.disk_mb:.0f} MB at most, outputs included",
-        f"  time    {plan.seconds:.0f} s for the network, judged by one batch on this machine",
+        f"  time    {plan.seconds:.3g} s for the network, judged by one batch on this machine",
     ]
     return "\n".join([*lines, *(f"  note    {notice}" for notice in plan.notices)])
 
