@@ -7,6 +7,9 @@ order, at most `limit` at a time, so that neither the scheduler nor the folder o
 from __future__ import annotations
 
 import heapq
+import logging
+import signal
+import threading
 from collections import deque
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -163,15 +166,28 @@ def open_runner(*, workers: int = 0, scheduler: str | None = None) -> Iterator[R
         with client:
             yield _checked(DaskRunner(client), scheduler)
         return
-    # Addresses of the loopback alone: a dashboard for the world to see would be a leak.
-    with (
-        LocalCluster(
+    # Addresses of the loopback alone: a dashboard for the world to see would be a leak. What goes wrong in a worker
+    # comes back as the error of its task; its own log would only repeat it, and complain of every goodbye.
+    with _interrupts_ignored():
+        cluster = LocalCluster(
             n_workers=workers, threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0",
-            memory_limit=0, silence_logs=40,
-        ) as cluster,
-        Client(cluster, set_as_default=False) as client,
-    ):  # fmt: skip
+            memory_limit=0, silence_logs=logging.CRITICAL,
+        )  # fmt: skip
+    with cluster, Client(cluster, set_as_default=False) as client:
         yield DaskRunner(client)
+
+
+@contextmanager
+def _interrupts_ignored() -> Iterator[None]:
+    """Start processes that inherit a deaf ear to Ctrl-C: this one hears it, ends them, and tells the user once."""
+    if threading.current_thread() is not threading.main_thread():  # signals are the main thread's
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _checked(runner: DaskRunner, address: str) -> DaskRunner:
