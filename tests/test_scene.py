@@ -64,6 +64,13 @@ def test_near_infrared_tagged_alpha_is_a_band(tmp_path: Path) -> None:
     assert scene.read(Box(0, 0, 64, 64))[1].all()
 
 
+def test_near_infrared_is_told_from_a_mask_however_little_of_it_there_is(tmp_path: Path) -> None:
+    pixels = np.zeros((4, 2000, 1500), np.uint8)
+    pixels[:, 700:740, 300:360] = smooth_pixels((40, 60))
+    path = write_scene(tmp_path / "mosaic.tif", pixels, colorinterp=RGBA, compress="deflate")
+    assert open_scene(path, NEEDS).bands == (1, 2, 3, 4)
+
+
 def test_a_true_alpha_band_masks(tmp_path: Path) -> None:
     pixels = smooth_pixels((64, 64))
     pixels[3] = 255

@@ -164,7 +164,7 @@ def test_a_finished_run_is_not_overwritten_unless_told(run: Path, scene: Path, m
     out = tmp_path / "out"
     shutil.copytree(run, out)
     (out / "notes.txt").write_text("mine")
-    with pytest.raises(UsageError, match="--overwrite"):
+    with pytest.raises(UsageError, match=r"other .*format, probabilities, min_area, min_hole.*--overwrite"):
         segment_scene(scene, out, Settings(model=model))
     segment_scene(scene, out, Settings(model=model, vectors=False), overwrite=True)
     assert (out / "notes.txt").read_text() == "mine"
@@ -190,6 +190,15 @@ def test_a_run_that_fails_leaves_the_former_one(run: Path, scene: Path, model: s
     with pytest.raises(EnvironmentFault):
         segment_scene(scene, tmp_path / "new", Settings(model=model, device="cuda:77"))
     assert not (tmp_path / "new").exists()
+
+
+def test_fill_that_nobody_declared_is_asked_about(model: str, tmp_path: Path) -> None:
+    pixels = smooth_pixels((64, 64))
+    pixels[:, :20] = 0
+    path = write_scene(tmp_path / "fill.tif", pixels, descriptions=NAMES)
+    asked = segment_scene(path, tmp_path / "a", Settings(model=model)).manifest["notices"]
+    assert any("31% of a sample are 0 in all bands" in notice and "--nodata 0" in notice for notice in asked)
+    assert segment_scene(path, tmp_path / "b", Settings(model=model, nodata=0)).manifest["notices"] == []
 
 
 def test_files_that_are_not_ours_stay(scene: Path, model: str, tmp_path: Path) -> None:

@@ -43,7 +43,11 @@ def fit_to_gsd(
     """
     as_is = (tile, tile)
     if gsd_m is None:
-        return TileFit(tile, as_is, f"{name}: GSD unknown, taken as {trained_m[0]:g} to {trained_m[1]:g} m")
+        notice = (
+            f"{name}: without a CRS the GSD is unknown and taken as one the model knows ({trained_m[0]:g} to "
+            f"{trained_m[1]:g} m); areas stay empty, and --min-area and --min-hole count pixels"
+        )
+        return TileFit(tile, as_is, notice)
     mean = sqrt(gsd_m[0] * gsd_m[1])
     finest, coarsest = trained_m
     if not finest / _FINEST <= mean <= coarsest * _COARSEST:

@@ -31,7 +31,10 @@ os.environ.setdefault("GDAL_CACHEMAX", "256")
 
 _OPEN_DATASETS = 16
 _ALPHA_GRADES = 0.05
-"""An alpha band in which more than this share of the pixels is neither empty nor full is no mask but a band."""
+"""An alpha band in which more than this share of the pixels that are not empty is not full is no mask but a band."""
+_ENOUGH = 1024
+"""So many pixels of an alpha band that are not empty tell what it is."""
+_STRIP = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +157,11 @@ def _open(path: str) -> Any:
     try:
         dataset = rasterio.DatasetReader(path, driver=DRIVERS)
     except rasterio.errors.RasterioError as error:
+        with Path(path).open("rb") as file:
+            if b"<VRTDataset" in file.read(1024):
+                raise SceneError(
+                    f"{path} is a VRT, which points at other files; make it one file: gdal_translate {path} scene.tif"
+                ) from error
         raise SceneError(
             f"{path} is not a raster that geoseg opens ({_cause(error)}); it reads {', '.join(DRIVERS)}"
         ) from error
@@ -171,11 +179,34 @@ def _alpha_band(dataset: DatasetReader) -> int | None:
     tagged = [band for band, interp in enumerate(dataset.colorinterp, 1) if interp == ColorInterp.alpha]
     if not tagged:
         return None
-    boxes = sample_boxes(dataset.shape, 512)
-    values = np.concatenate([read_window(dataset.name, tagged[:1], box).ravel() for box in boxes])
-    full = values.max(initial=0)
-    graded = np.count_nonzero((values != 0) & (values != full)) / max(values.size, 1)
+    values = _seen_values(dataset, tagged[0])
+    graded = np.count_nonzero(values != values.max(initial=0)) / max(values.size, 1)
     return None if graded > _ALPHA_GRADES else tagged[0]
+
+
+def _seen_values(dataset: DatasetReader, band: int) -> np.ndarray[Any, Any]:
+    """Values of a band that are not 0: of a sample, or, where that shows hardly any, of the rows that have some."""
+
+    def read(box: Box) -> np.ndarray[Any, Any]:
+        values: np.ndarray[Any, Any] = read_window(dataset.name, [band], box).ravel()
+        seen: np.ndarray[Any, Any] = values[values != 0]
+        return seen
+
+    seen = np.concatenate([read(box) for box in sample_boxes(dataset.shape, 512)])
+    for top in range(0, dataset.height, _STRIP):
+        if seen.size >= _ENOUGH:
+            break
+        seen = np.concatenate([seen, read(Box(top, 0, min(_STRIP, dataset.height - top), dataset.width))])
+    return seen
+
+
+def share_of_zeros(path: str, bands: tuple[int, ...]) -> float:
+    """The share of pixels, of a sample spread over a raster, that are 0 in all of `bands`."""
+    zeros = total = 0
+    for box in sample_boxes(open_dataset(path).shape, 512):
+        zero = ~read_window(path, list(bands), box).any(axis=0)
+        zeros, total = zeros + int(zero.sum()), total + zero.size
+    return zeros / total
 
 
 def sample_boxes(shape: tuple[int, int], budget: int) -> list[Box]:

@@ -11,11 +11,16 @@ from geoseg.errors import UsageError
 from geoseg.grid import Grid
 from geoseg.model import BundleEngine, EngineChoice, ModelBundle, TileFit, find_bundle, fit_to_gsd
 from geoseg.scene import ClippedScene, FileScene, clip_scene, open_scene, parse_bands, resolve_scaling
+from geoseg.scene.info import share_of_zeros
 from geoseg.segment import SegmentJob
 
 if TYPE_CHECKING:
     from geoseg.blend import Blend
     from geoseg.config import Settings
+
+
+_MUCH_ZERO = 0.02
+"""Beyond this share of pixels that are 0 in all bands the user is asked whether they are fill."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,8 @@ class Prepared:
     settings: Settings
     clipped: ClippedScene | None = None
     """The scene within the area of interest, if there is one."""
+    zeros: float = 0.0
+    """Where no nodata is declared, the share of pixels that are 0 in all bands, and so perhaps fill."""
 
     @property
     def notices(self) -> tuple[str, ...]:
@@ -39,7 +46,18 @@ class Prepared:
         without = f"{info.path}: no {' and '.join(missing)} band; {self.bundle.name} goes on without, at some loss"
         alpha = [role for role, band in self.scene_bands.items() if info.interpretations[band - 1] == "alpha"]
         taken = f"{info.path}: the band tagged alpha is no mask and is taken as {' and '.join(alpha)}"
-        texts = (self.fit.notice, without if missing else "", taken if alpha else "")
+        masked = f"{info.path}: band {info.alpha_band}, tagged alpha, masks; if it is near infrared, name it in --bands"
+        fill = (
+            f"{info.path}: {self.zeros:.0%} of a sample are 0 in all bands and no nodata is declared; "
+            "if that is fill, say --nodata 0"
+        )
+        texts = (
+            self.fit.notice,
+            without if missing else "",
+            taken if alpha else "",
+            masked if self.scene.alpha and missing else "",
+            fill if self.zeros > _MUCH_ZERO else "",
+        )
         return tuple(text for text in texts if text)
 
     @property
@@ -72,7 +90,7 @@ class Prepared:
 
 
 def prepare(path: Path, settings: Settings) -> Prepared:
-    """Decide how a scene is segmented; reads no pixel of it but a sample of an alpha band.
+    """Decide how a scene is segmented; reads no more of its pixels than a sample.
 
     Raises what `find_bundle`, `open_scene`, `fit_to_gsd` and `Grid` raise.
     """
@@ -101,7 +119,9 @@ def prepare(path: Path, settings: Settings) -> Prepared:
         batch=settings.batch or 0,
     )
     clipped = clip_scene(scene, settings.aoi) if settings.aoi else None
-    return Prepared(scene, bundle, fit, grid, choice, settings, clipped)
+    undeclared = scene.nodata is None and scene.info.mask == "none"
+    zeros = share_of_zeros(scene.info.path, scene.bands) if undeclared else 0.0
+    return Prepared(scene, bundle, fit, grid, choice, settings, clipped, zeros)
 
 
 def scene_record(prepared: Prepared, job: SegmentJob) -> dict[str, Any]:

@@ -236,26 +236,23 @@ def _finished(prepared: Prepared, folder: Path) -> RunResult | None:
     if not (folder / MANIFEST).exists():
         return None
     record = read_manifest(folder)
-    scene = prepared.scene.info.path
-    stat = Path(scene).stat()
-    same = (
-        record.get("scene", {}).get("path") == str(Path(scene).resolve())
-        and record["scene"].get("bytes") == stat.st_size
-        and record["scene"].get("modified") == stat.st_mtime
-        and record.get("model", {}).get("sha256") == prepared.bundle.sha256
-        and _what(record.get("config", {})) == _what(prepared.settings.to_json())
-        and all((folder / name).exists() for name in record["outputs"])
-    )
-    if not same:
+    path = Path(prepared.scene.info.path)
+    before, now = record.get("scene", {}), path.stat()
+    config, wanted = record.get("config", {}), prepared.settings.to_json()
+    checks = {
+        "scene": before.get("path") == str(path.resolve()),
+        "content of the scene": (before.get("bytes"), before.get("modified")) == (now.st_size, now.st_mtime),
+        "model": record.get("model", {}).get("sha256") == prepared.bundle.sha256,
+        "outputs": all((folder / name).exists() for name in record["outputs"]),
+        **{name: config.get(name) == value for name, value in wanted.items() if name not in {"model", *_HOW}},
+    }
+    others = [name for name, equal in checks.items() if not equal]
+    if others:
         raise UsageError(
-            f"{folder} holds a finished run of another scene, model or settings; "
-            "choose another --out, or say --overwrite"
+            f"{folder} holds a finished run with other {', '.join(others)}; choose another --out, or say --overwrite "
+            "(geoseg vectorize makes other polygons of it without inference)"
         )
     return _result(folder, record)
-
-
-def _what(config: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in config.items() if name not in _HOW}
 
 
 def _record(prepared: Prepared, job: SegmentJob, call: Call, tally: Tally) -> dict[str, Any]:
