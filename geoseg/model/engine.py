@@ -105,7 +105,7 @@ def open_engine(bundle: ModelBundle, choice: EngineChoice, network_tile: int) ->
 class TorchEngine:
     """The network in torch, channels last, in fp32 or under bf16/fp16 autocast.
 
-    On a CPU each tile goes through the network alone, on one thread, several tiles at a time: that is over twice as
+    On a CPU each tile goes through the network alone, on one thread, several tiles at a time: that is nearly twice as
     fast as one batch on all threads, and, since torch rounds otherwise with another number of threads or tiles, it is
     what makes the result the same for any of them. On a GPU tiles go in batches of one shape.
     """
