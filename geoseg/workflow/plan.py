@@ -19,9 +19,6 @@ if TYPE_CHECKING:
     from geoseg.grid import Block
     from geoseg.workflow.prepare import Prepared
 
-_DASK_MB = 70
-"""What a Dask worker holds more than this process does."""
-
 
 @dataclass(frozen=True)
 class Plan:
@@ -77,7 +74,7 @@ def plan_scene(path: Path, settings: Settings) -> Plan:
         overlap=grid.overlap,
         blocks=len(grid.blocks),
         block=largest.box.shape,
-        memory_mb=round(peak_rss_mb() + predict_block_mb(prepared, largest) + (_DASK_MB if settings.workers else 0)),
+        memory_mb=round(peak_rss_mb() + predict_block_mb(prepared, largest)),
         disk_mb=round(predict_disk_mb(prepared), 1),
         seconds=round(a_tile * grid.tile_count / max(1, settings.workers), 1),
         notices=prepared.notices,

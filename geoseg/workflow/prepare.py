@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -70,10 +71,6 @@ class Prepared:
         """Role to band number."""
         return dict(zip(self.scene.roles, self.scene.bands, strict=True))
 
-    def with_threads(self, threads: int) -> Prepared:
-        """The same, each process to use this many threads."""
-        return replace(self, choice=replace(self.choice, threads=threads))
-
     def job(self, folder: Path) -> SegmentJob:
         """The job, its scaling fixed by a look at the scene."""
         assert self.bundle.path is not None  # noqa: S101  # find_bundle found it in a folder
@@ -115,7 +112,7 @@ def prepare(path: Path, settings: Settings) -> Prepared:
         engine=settings.engine,
         device=settings.device,
         precision=settings.precision,
-        threads=settings.threads or 0,
+        threads=settings.threads or max(1, (os.cpu_count() or 1) // max(1, settings.workers)),
         batch=settings.batch or 0,
     )
     clipped = clip_scene(scene, settings.aoi) if settings.aoi else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -121,8 +120,7 @@ def segment_scene(
 
 def _segment_each(folders: Mapping[Path, Path], settings: Settings, call: Call) -> Iterator[RunResult]:
     """Segment each scene into its folder, all on one set of workers."""
-    threads = settings.threads or max(1, (os.cpu_count() or 1) // max(1, settings.workers))
-    prepared = [(prepare(path, settings).with_threads(threads), folder) for path, folder in folders.items()]
+    prepared = [(prepare(path, settings), folder) for path, folder in folders.items()]
     finished = {folder: None if call.overwrite else _finished(one, folder) for one, folder in prepared}
     with open_runner(workers=settings.workers, scheduler=settings.scheduler) as runner:
         for one, folder in prepared:
