@@ -25,6 +25,15 @@ class SceneError(InputError):
     """A scene cannot be opened, or a window of it cannot be read."""
 
 
+class DamagedSceneError(SceneError):
+    """A window of a raster that opens cannot be read: a block of it is damaged, or the disk fails there."""
+
+    def __init__(self, message: str, path: str = "") -> None:
+        """The sentence, and the file that it is about."""
+        super().__init__(message)
+        self.path = path
+
+
 class BandRoleError(InputError):
     """The bands that a model needs are not, or not unambiguously, found in a scene."""
 

@@ -75,3 +75,13 @@ def save_small_bundle(folder: Path, **changes: Any) -> ModelBundle:
         "licence": "Apache-2.0",
     }
     return save_bundle(ModelBundle(**(details | changes)), save(network.state_dict()), folder)
+
+
+def smash(path: Path, row: int, col: int, *, opened: str | None = None, overview: int | None = None) -> None:
+    """Overwrite one block (counted in blocks) of a GeoTIFF, or of one of its directories or overviews."""
+    with rasterio.open(opened or path) as dataset:
+        keys = (f"BLOCK_{what}_{col}_{row}" for what in ("OFFSET", "SIZE"))
+        offset, size = (int(dataset.get_tag_item(key, "TIFF", bidx=1, ovr=overview)) for key in keys)
+    content = bytearray(path.read_bytes())
+    content[offset : offset + size] = b"\xff" * size
+    path.write_bytes(content)

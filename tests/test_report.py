@@ -16,7 +16,7 @@ from affine import Affine
 from PIL import Image
 
 from geoseg.errors import FrameMismatchError, InputError, SceneError
-from geoseg.frame import Box, Frame
+from geoseg.frame import Frame
 from geoseg.legend import LAND_COVER, NODATA
 from geoseg.report import (
     RgbSource,
@@ -393,13 +393,19 @@ def test_a_page_escapes_whatever_it_is_told(tmp_path: Path) -> None:
     assert not any(link.startswith("javascript:") for link in page.links)
 
 
-def test_a_partial_run_says_so_first(tmp_path: Path) -> None:
-    failed = [{"window": Box(0, 512, 512, 256), "cause": "the file is damaged here"}] * 150
-    html = render_report(replace(run_report(tmp_path, *labelled((8, 8))), failed_tiles=failed))
-    words = " ".join(Page(html).text)
-    assert words.index("150 tiles failed") < words.index("Mapped")
-    assert words.count("rows 0 to 511, columns 512 to 767") == 100
-    assert "50 more are listed in run.json" in words
+@pytest.mark.parametrize("count", [1, 3, 150])
+def test_a_partial_run_says_so_first(tmp_path: Path, count: int) -> None:
+    window = {"row": 0, "col": 512, "height": 512, "width": 256}
+    cause = "/data/scene.tif, rows 0..511, columns 0..4159: the file is damaged here (TIFF); copy the file again"
+    failed = [{"tile": [0, k], "window": window, "cause": cause} for k in range(count)]
+    report = run_report(tmp_path, *labelled((8, 8)))
+    html = render_report(replace(report, failed_tiles=failed, tiles={"planned": 200, "failed": failed}))
+    words = " ".join(Page(html).text).replace("\u2060", "")
+    assert words.index(f"{count} of 200 tiles could not be read") < words.index("Mapped")
+    assert words.count("0–511 512–767 the file is damaged here (TIFF); copy the file again") == min(count, 20)
+    assert "/data" not in words
+    assert ("And 130 more; all are listed in run.json." in words) == (count == 150)
+    assert ("<details open>" in html) == (count <= 5)
 
 
 def test_a_scene_of_nodata_alone_has_a_page(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,12 +13,15 @@ from affine import Affine
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from pointwise import frame_of, random_scene
+from pointwise import BUNDLE, frame_of, random_scene
 from rasterio.enums import ColorInterp
 from scenes import ROLES, smooth_pixels, write_scene
+from scipy.spatial import cKDTree
 
 from geoseg.errors import BandRoleError, BundleError, MissingCrsError, SceneError, UsageError
 from geoseg.frame import Box
+from geoseg.model import ModelBand, Normaliser
+from geoseg.model.bundle import fill_from_nearest
 from geoseg.scene import (
     ArrayScene,
     BandNeeds,
@@ -165,6 +169,39 @@ def test_every_kind_of_nothing_is_one_mask(tmp_path: Path) -> None:
     assert not given_nodata.read(Box(0, 0, 4, 4))[1].any()
 
 
+@pytest.mark.parametrize(
+    ("dtype", "nodata", "stored"),
+    [
+        ("uint8", 0, 0),
+        ("uint8", 255, 255),
+        ("uint8", -9999, None),
+        ("uint8", 256, None),
+        ("uint8", 0.5, None),
+        ("uint8", np.inf, None),
+        ("uint8", np.nan, None),
+        ("int16", -32768, -32768),
+        ("uint16", 65535, 65535),
+        ("int16", 65535, None),
+        ("uint32", 4_294_967_295, 4_294_967_295),
+        ("float32", 0.1, np.float32(0.1)),
+        ("float32", -3.4028234663852886e38, np.finfo(np.float32).min),
+        ("float32", 1e300, None),
+        ("float64", 1e300, 1e300),
+    ],
+)
+def test_nodata_is_a_value_that_the_pixels_can_have(
+    tmp_path: Path, dtype: str, nodata: float, stored: float | None
+) -> None:
+    pixels = smooth_pixels((4, 6)).clip(1, 100).astype(dtype)
+    if stored is not None:
+        pixels[:, 1, 2] = stored
+        pixels[:3, 2, 2] = stored  # three bands of four say nothing
+    expected = np.ones((4, 6), bool)
+    expected[1, 2] = stored is None
+    scene = open_scene(write_scene(tmp_path / "a.tif", pixels), NEEDS, nodata=nodata)
+    np.testing.assert_array_equal(scene.read(Box(0, 0, 4, 6))[1], expected)
+
+
 def test_alpha_and_mask_both_count(tmp_path: Path) -> None:
     pixels = smooth_pixels((32, 32))
     pixels[3] = 255
@@ -243,6 +280,16 @@ def test_mirrored_reads_agree_with_numpy(row: int, col: int, height: int, width:
     assert scene.valid is not None
     expected = np.pad(scene.valid, 100, mode="reflect")[100 + row :, 100 + col :][:height, :width]
     np.testing.assert_array_equal(valid, expected)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 9), (2, 2), (2, 300), (300, 3), (64, 64)])
+def test_frames_smaller_than_a_tile_are_mirrored_often(shape: tuple[int, int]) -> None:
+    scene = random_scene(shape, 1, 0.5)
+    pixels, valid = read_mirrored(scene, Box(-64, -64, 192, 512))
+    rows, cols = mirror(-64, 128, shape[0]), mirror(-64, 448, shape[1])
+    assert scene.valid is not None
+    np.testing.assert_array_equal(pixels, scene.pixels[:, rows][:, :, cols])
+    np.testing.assert_array_equal(valid, scene.valid[rows][:, cols])
 
 
 @given(hnp.arrays(np.uint16, (2, 5, 6)), st.floats(0, 1))
@@ -350,3 +397,45 @@ def test_reflectance_is_the_files_own_where_it_states_it(tmp_path: Path) -> None
 def test_rules_that_make_no_sense_are_refused(rule: dict[str, object]) -> None:
     with pytest.raises(BundleError, match="scaling"):
         ScalingRule.from_json(rule)
+
+
+@pytest.mark.parametrize("gamma", [1.0, 0.7])
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "uint16", "int16", "uint32", "float16", "float32", "float64"])
+def test_one_pass_is_scaling_and_normalising_bit_for_bit(dtype: str, gamma: float) -> None:
+    kind = np.dtype(dtype)
+    rng = np.random.default_rng(5)
+    if kind.kind == "f":
+        pixels = (1000 * rng.standard_normal((3, 90, 4000))).astype(dtype)
+    else:
+        limits = np.iinfo(kind)
+        pixels = rng.integers(limits.min, limits.max, (3, 90, 4000), dtype, endpoint=True)
+        pixels[0, 0, :2] = limits.min, limits.max
+    pixels = pixels[:, 5:85, 7:3900]  # a tile is a view of a strip
+    valid = rng.random(pixels.shape[1:]) < 0.999
+    bands = (ModelBand("nir", 0.4, 0.21), ModelBand("swir1", 0.1, 0.3, optional=True), ModelBand("red", 0.3, 0.17))
+    bundle = replace(BUNDLE, bands=bands)
+    for low, high in ((-20.0, 90.0), (10.0, 3000.0), (0.0, 65535.0), (5.0, 5.0)):
+        scaled = Scaling.between((low, low, low + 3), (high, high, high), (0.1, 0.9), gamma)
+        normaliser = Normaliser.of(bundle, scaled, ("red", "blue", "nir"), dtype)
+        assert pickle.loads(pickle.dumps(normaliser)) == normaliser  # noqa: S301  # our own bytes
+        expected = bundle.normalise(scaled(pixels), valid, ("red", "blue", "nir"))
+        found = normaliser(pixels, valid)
+        assert found.dtype == np.float32
+        np.testing.assert_array_equal(found.view(np.uint32), expected.view(np.uint32))
+
+
+@given(hnp.arrays(bool, st.tuples(st.integers(1, 12), st.integers(1, 12))))
+def test_what_is_missing_takes_after_a_nearest_valid_pixel(valid: np.ndarray) -> None:
+    numbers = np.arange(1, valid.size + 1, dtype=np.float32).reshape(1, *valid.shape)
+    filled = numbers.copy()
+    fill_from_nearest(filled, valid)
+    if not valid.any():
+        assert not filled.any()
+        return
+    np.testing.assert_array_equal(filled[0][valid], numbers[0][valid])
+    places = np.argwhere(valid)
+    source = np.stack(np.unravel_index(filled[0].astype(int) - 1, valid.shape), axis=-1)
+    assert valid[source[..., 0], source[..., 1]].all()
+    here = np.stack(np.indices(valid.shape), axis=-1)
+    nearest, _ = cKDTree(places).query(here)
+    np.testing.assert_allclose(np.hypot(*np.moveaxis(source - here, -1, 0)), nearest)

@@ -79,8 +79,7 @@ class ModelBundle:
             if band.role in roles:
                 np.subtract(scaled[roles.index(band.role)], band.mean, out=channels[channel])
                 channels[channel] /= band.std
-        if not valid.all():
-            _fill_from_nearest(channels, valid)
+        fill_from_nearest(channels, valid)
         return channels
 
     def to_json(self) -> dict[str, Any]:
@@ -142,15 +141,24 @@ class ModelBundle:
         return bundle
 
 
-def _fill_from_nearest(channels: Array, valid: Array) -> None:
-    from scipy.ndimage import distance_transform_edt  # noqa: PLC0415  # half a second, and most scenes need it not
+def fill_from_nearest(channels: Array, valid: Array) -> None:
+    """Give each invalid pixel of channels (channels, height, width) the values of a nearest valid one; 0 without any.
 
-    if not valid.any():
+    What is invalid is looked at with a rim of one pixel: beyond it all is valid, so nothing nearer lies there.
+    """
+    missing = ~valid
+    rows, cols = np.flatnonzero(missing.any(axis=1)), np.flatnonzero(missing.any(axis=0))
+    if not rows.size:
+        return
+    if missing.all():
         channels[:] = 0
         return
-    rows, cols = distance_transform_edt(~valid, return_distances=False, return_indices=True)
-    missing = ~valid
-    channels[:, missing] = channels[:, rows[missing], cols[missing]]
+    from scipy.ndimage import distance_transform_edt  # noqa: PLC0415  # half a second, and most scenes need it not
+
+    at = np.s_[max(0, rows[0] - 1) : rows[-1] + 2, max(0, cols[0] - 1) : cols[-1] + 2]
+    missing, around = missing[at], channels[:, *at]
+    rows, cols = distance_transform_edt(missing, return_distances=False, return_indices=True)
+    around[:, missing] = around[:, rows[missing], cols[missing]]
 
 
 def check_encoder(encoder: str) -> None:

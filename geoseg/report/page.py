@@ -125,11 +125,14 @@ def _alert(data: RunReport) -> Markup:
     count = len(data.failed_tiles)
     if not count:
         return Markup()
-    tiles = f"{whole(count)} {'tile' if count == 1 else 'tiles'}"
+    planned = data.tiles.get("planned")
+    of_all = f"of {whole(planned)} " if isinstance(planned, int) and planned >= count else ""
+    tiles = "tile" if (planned if of_all else count) == 1 else "tiles"
     return tag(
         "section",
-        tag("h2", f"Partial result: {tiles} failed", id="alert-heading"),
-        tag("p", "They are nodata in all outputs. ", tag("a", "Which, and why", href="#failed"), "."),
+        tag("h2", f"Partial result: {whole(count)} {of_all}{tiles} could not be read", id="alert-heading"),
+        tag("p", "What they cover is nodata in all outputs. Once the file is mended, segment it again."),
+        failed_table(data.failed_tiles),
         class_="alert",
         aria_labelledby="alert-heading",
     )
@@ -233,5 +236,4 @@ def _confidence(data: RunReport) -> Markup:
 def _run(data: RunReport) -> Markup:
     left = joined([tag("h3", "Time"), time_table(data.seconds)]) if data.seconds else Markup()
     right = joined([tag("h3", "Tiles"), tile_facts(data.tiles)]) if data.tiles else Markup()
-    pair = tag("div", tag("div", left), tag("div", right), class_="pair") if left or right else Markup()
-    return joined([pair, failed_table(data.failed_tiles)])
+    return tag("div", tag("div", left), tag("div", right), class_="pair") if left or right else Markup()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from rasterio.windows import Window
 
 from geoseg.errors import FrameMismatchError
 from geoseg.legend import NODATA, Legend
-from geoseg.scene.info import open_dataset
+from geoseg.scene.info import forget_error, open_dataset, open_without_overviews
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,6 +39,10 @@ _FINEST_RETRY = 16
 """Where reading fails, pieces down to this many pixels of the picture are tried; what still fails stays empty."""
 
 Array = np.ndarray[Any, Any]
+Piece = tuple[int, int, int, int]
+"""Row, column, height and width in the picture."""
+Read = Callable[[Any, Window, tuple[int, int]], Array]
+"""Reads a window of a dataset at a shape (height, width)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,40 +179,76 @@ def _reduced_shape(shape: tuple[int, int], max_side: int) -> tuple[int, int]:
 def _read_reduced(path: str, bands: list[int], max_side: int, resampling: Resampling) -> tuple[Array, Array]:
     """Bands (bands, height, width) at the size of `_reduced_shape`; where they could be read (height, width) bool."""
     dataset = open_dataset(path)
-    shape = _reduced_shape(dataset.shape, max_side)
-    stack = np.zeros((len(bands), *shape), dataset.dtypes[0])
-    read = np.zeros(shape, bool)
-    per_row, per_col = dataset.height / shape[0], dataset.width / shape[1]
-    pending = [(0, 0, *shape)]
+    stack = np.zeros((len(bands), *_reduced_shape(dataset.shape, max_side)), dataset.dtypes[0])
+
+    def read(dataset: Any, window: Window, shape: tuple[int, int]) -> Array:
+        values: Array = dataset.read(bands, window=window, out_shape=(len(bands), *shape), resampling=resampling)
+        return values
+
+    return stack, _read_whole(path, stack, read, read)
+
+
+def _read_mask(path: str, max_side: int) -> Array:
+    """The file's own mask at the size of `_reduced_shape`; false where it could not be read."""
+    stack = np.zeros((1, *_reduced_shape(open_dataset(path).shape, max_side)), np.uint8)
+
+    def read(dataset: Any, window: Window, shape: tuple[int, int]) -> Array:
+        mask: Array = dataset.read_masks(1, window=window, out_shape=shape)
+        return mask
+
+    there = _read_whole(path, stack, read, _read_full_mask)
+    there &= stack[0] > 0
+    return there
+
+
+def _read_full_mask(dataset: Any, window: Window, shape: tuple[int, int]) -> Array:
+    """The mask that lies nearest to each pixel of a picture: GDAL reads a reduced mask from its overviews, always."""
+    rows = (window.row_off + (np.arange(shape[0]) + 0.5) * window.height / shape[0]).astype(int)
+    cols = (window.col_off + (np.arange(shape[1]) + 0.5) * window.width / shape[1]).astype(int)
+    around = Window(cols[0], rows[0], cols[-1] - cols[0] + 1, rows[-1] - rows[0] + 1)
+    mask: Array = dataset.read_masks(1, window=around)
+    return mask[np.ix_(rows - rows[0], cols - cols[0])]
+
+
+def _read_whole(path: str, stack: Array, read: Read, read_full: Read) -> Array:
+    """Fill `stack` (bands, height, width) with the whole of a raster; returns where that could be read.
+
+    Overviews may be damaged where the raster itself is not: what fails is read once more without them, by `read_full`.
+    """
+    there = np.zeros(stack.shape[1:], bool)
+    dataset = open_dataset(path)
+    lost = _read_pieces(dataset, stack, there, read, [(0, 0, *there.shape)])
+    if lost and there.shape != dataset.shape:
+        with open_without_overviews(path) as full:
+            _read_pieces(full, stack, there, read_full, lost)
+    return there
+
+
+def _read_pieces(dataset: Any, stack: Array, there: Array, read: Read, pieces: list[Piece]) -> list[Piece]:
+    """Fill `pieces` of a stack and mark them in `there`; one that fails is cut up. Returns those that fail for good."""
+    per_row, per_col = dataset.height / there.shape[0], dataset.width / there.shape[1]
+    pending, lost = list(pieces), []
     while pending:
-        row, col, height, width = pending.pop()
+        row, col, height, width = piece = pending.pop()
         window = Window(col * per_col, row * per_row, width * per_col, height * per_row)
         at = np.s_[row : row + height, col : col + width]
         try:
-            stack[:, *at] = dataset.read(
-                bands, window=window, out_shape=(len(bands), height, width), resampling=resampling
-            )
-            read[at] = True
+            stack[:, *at] = read(dataset, window, (height, width))
+            there[at] = True
         except RasterioError:  # damaged somewhere here: the picture shows what is whole, a hole tells the rest
-            pending += _quarters(row, col, height, width)
-    return stack, read
+            forget_error()
+            quarters = _quarters(*piece)
+            pending += quarters
+            lost += [] if quarters else [piece]
+    return lost
 
 
-def _quarters(row: int, col: int, height: int, width: int) -> list[tuple[int, int, int, int]]:
+def _quarters(row: int, col: int, height: int, width: int) -> list[Piece]:
     if max(height, width) <= _FINEST_RETRY:
         return []
     rows = [(row, height // 2), (row + height // 2, height - height // 2)]
     cols = [(col, width // 2), (col + width // 2, width - width // 2)]
     return [(top, left, tall, wide) for top, tall in rows for left, wide in cols if tall and wide]
-
-
-def _read_mask(path: str, max_side: int) -> Array:
-    dataset = open_dataset(path)
-    try:
-        mask: Array = dataset.read_masks(1, out_shape=_reduced_shape(dataset.shape, max_side)) > 0
-    except RasterioError:  # damaged: what has pixels is shown
-        return np.ones(_reduced_shape(dataset.shape, max_side), bool)
-    return mask
 
 
 def _stretched(rgb: Array, valid: Array, source: RgbSource) -> Array:

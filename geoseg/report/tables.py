@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -17,8 +18,14 @@ if TYPE_CHECKING:
 
     from geoseg.report.numbers import ClassNumbers, SceneNumbers
 
-_FAILED_SHOWN = 100
+_FAILED_SHOWN = 20
 """Rows of failed tiles on the page; all are in run.json."""
+
+_FAILED_OPEN = 5
+"""More of them are folded up, so that the result stays in sight."""
+
+_WHERE = re.compile(r".*, rows \d+\.\.\d+, columns \d+\.\.\d+: ")
+"""How an error about a window of a file begins; the window has a column of its own."""
 
 _MODEL_ELSEWHERE = {"scores", "card", "description", "gsd_m", "legend"}
 """Keys of a model that are told in other words, or by the table of classes."""
@@ -136,27 +143,35 @@ def time_table(seconds: Mapping[str, float]) -> Markup:
 
 
 def failed_table(failed: Sequence[Mapping[str, Any]]) -> Markup:
-    """Where tiles failed, and why."""
+    """Where tiles failed, and why: the first ones, and how many more there are; folded up where it is long."""
     if not failed:
         return Markup()
     rows = [
-        (row_head(_window(tile.get("window"))), tag("td", value_of("", tile.get("cause")), class_="any"))
+        (*_window_cells(tile.get("window")), tag("td", _cause(tile.get("cause")), class_="any"))
         for tile in failed[:_FAILED_SHOWN]
     ]
     more = len(failed) - len(rows)
-    caption = "Nodata in all outputs." + (f" {whole(more)} more are listed in run.json." if more else "")
-    heading = tag("h3", "Failed tiles", id="failed")
-    return joined([heading, table(caption, heads("Window", "Cause", numeric_from=2), rows)])
+    rest = tag("p", f"And {whole(more)} more; all are listed in run.json.") if more else Markup()
+    listed = table("In pixels of the scene, counted from 0.", heads("Rows", "Columns", "Cause", numeric_from=3), rows)
+    summary = tag("summary", "Which, and why", style="margin:.5rem 0 .25rem;cursor:pointer")
+    return tag("details", summary, listed, rest, open=len(failed) <= _FAILED_OPEN)
 
 
-def _window(window: object) -> str:
+def _cause(cause: object) -> str:
+    return _WHERE.sub("", cause, count=1) if isinstance(cause, str) else value_of("", cause)
+
+
+def _window_cells(window: object) -> tuple[Markup, Markup]:
+    """The cells of a window's rows and columns; of anything else, what it is."""
     if isinstance(window, dict) and {"row", "col", "height", "width"} <= set(window):
         window = Box(window["row"], window["col"], window["height"], window["width"])
-    if isinstance(window, list | tuple) and len(window) == 4:
-        window = Box(*window)
-    if isinstance(window, Box):
-        return f"rows {window.row} to {window.bottom - 1}, columns {window.col} to {window.right - 1}"
-    return value_of("", window)
+    if not isinstance(window, Box):
+        return row_head(value_of("", window)), tag("td", NONE)
+    rows, columns = (
+        f"{first}\u2060\u2013\u2060{end - 1}"
+        for first, end in ((window.row, window.bottom), (window.col, window.right))
+    )
+    return row_head(rows), tag("td", columns)
 
 
 def output_table(outputs: Sequence[tuple[str, int, str]]) -> Markup:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import rasterio
@@ -15,12 +16,16 @@ from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.env import ensure_env
 from rasterio.windows import Window
 
-from geoseg.errors import SceneError
+from geoseg.errors import DamagedSceneError, SceneError
 from geoseg.frame import Box, Frame
 from geoseg.scene.references import refuse_reference, refuse_sidecars
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
     from rasterio.io import DatasetReader
+
+T = TypeVar("T")
 
 DRIVERS = ["GTiff", "JP2OpenJPEG", "HFA", "ENVI", "NITF", "PNG", "JPEG", "EHdr", "KEA"]
 """Formats that hold their own pixels. VRT, WMS, ERS and the like are left out: they point at other files or hosts."""
@@ -35,6 +40,8 @@ _ALPHA_GRADES = 0.05
 _ENOUGH = 1024
 """So many pixels of an alpha band that are not empty tell what it is."""
 _STRIP = 128
+_FINEST = 128
+"""A damaged box of a sample is taken apart until its sides are at most this long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,41 +128,74 @@ def open_dataset(path: str) -> DatasetReader:
     return cache[key]
 
 
+def forget_dataset(path: str) -> None:
+    """Close what this thread holds open of `path`, so that the next read opens it afresh."""
+    cache: OrderedDict[tuple[str, int, int], DatasetReader] = _local.__dict__.setdefault("datasets", OrderedDict())
+    for key in [key for key in cache if key[0] == path]:
+        cache.pop(key).close()
+
+
+def open_without_overviews(path: str) -> Any:
+    """A dataset of its own for `path` (close it after use) of which reduced reads see the raster itself alone."""
+    return _open(path, OVERVIEW_LEVEL="NONE")
+
+
 def read_window(path: str, bands: list[int], box: Box) -> np.ndarray[Any, Any]:
-    """Bands (from 1) of a box that lies inside the raster: (bands, height, width) in the file's dtype."""
+    """Bands (from 1) of a box that lies inside the raster: (bands, height, width) in the file's dtype.
+
+    Raises DamagedSceneError where the file opens, but cannot be read here; SceneError where it does not open.
+    """
     dataset = open_dataset(path)
-    window = Window(box.col, box.row, box.width, box.height)
     try:
-        pixels: np.ndarray[Any, Any] = dataset.read(bands, window=window)
+        pixels: np.ndarray[Any, Any] = dataset.read(bands, window=_window(box))
     except rasterio.errors.RasterioError as error:
-        raise SceneError(
-            f"{path}, rows {box.row}..{box.bottom - 1}, columns {box.col}..{box.right - 1}: "
-            f"the file is damaged here ({_cause(error)}); copy it again"
-        ) from error
+        raise _damage(path, box, "the file", error) from error
     return pixels
 
 
 def read_file_mask(path: str, box: Box) -> np.ndarray[Any, Any]:
-    """The dataset mask (internal or external) of a box inside the raster: (height, width) bool."""
-    window = Window(box.col, box.row, box.width, box.height)
+    """The dataset mask (internal or external) of a box inside the raster: (height, width) bool.
+
+    Raises as `read_window`.
+    """
+    dataset = open_dataset(path)
     try:
-        mask: np.ndarray[Any, Any] = open_dataset(path).read_masks(1, window=window) > 0
+        mask: np.ndarray[Any, Any] = dataset.read_masks(1, window=_window(box)) > 0
     except rasterio.errors.RasterioError as error:
-        raise SceneError(
-            f"{path}, rows {box.row}..{box.bottom - 1}, columns {box.col}..{box.right - 1}: "
-            f"the mask is damaged here ({_cause(error)}); copy the file again"
-        ) from error
+        raise _damage(path, box, "its mask", error) from error
     return mask
+
+
+def _window(box: Box) -> Window:
+    return Window(box.col, box.row, box.width, box.height)
+
+
+def forget_error() -> None:
+    """Call this after a read that failed: else rasterio raises the error again, at some later call that went well.
+
+    GDAL remembers a thread's last error until it opens something, be it in vain.
+    """
+    with suppress(rasterio.errors.RasterioError):
+        rasterio.DatasetReader("", driver=DRIVERS[:1])
+
+
+def _damage(path: str, box: Box, what: str, error: Exception) -> DamagedSceneError:
+    forget_error()
+    return DamagedSceneError(
+        f"{path}, rows {box.row}..{box.bottom - 1}, columns {box.col}..{box.right - 1}: {what} is damaged here "
+        f"({_cause(error).removeprefix(Path(path).name + ', ')}); copy the file again",
+        path,
+    )
 
 
 _local = threading.local()
 
 
 @ensure_env  # type: ignore[untyped-decorator]  # rasterio.open would do that, but takes one driver alone
-def _open(path: str) -> Any:
+def _open(path: str, **options: str) -> Any:
     refuse_sidecars(path)
     try:
-        dataset = rasterio.DatasetReader(path, driver=DRIVERS)
+        dataset = rasterio.DatasetReader(path, driver=DRIVERS, **options)
     except rasterio.errors.RasterioError as error:
         with Path(path).open("rb") as file:
             if b"<VRTDataset" in file.read(1024):
@@ -192,21 +232,57 @@ def _seen_values(dataset: DatasetReader, band: int) -> np.ndarray[Any, Any]:
         seen: np.ndarray[Any, Any] = values[values != 0]
         return seen
 
-    seen = np.concatenate([read(box) for box in sample_boxes(dataset.shape, 512)])
-    for top in range(0, dataset.height, _STRIP):
+    seen = np.concatenate(list(undamaged(sample_boxes(dataset.shape, 512), read)))
+    tops = range(0, dataset.height if seen.size < _ENOUGH else 0, _STRIP)
+    strips = (Box(top, 0, min(_STRIP, dataset.height - top), dataset.width) for top in tops)
+    for more in undamaged(strips, read):
+        seen = np.concatenate([seen, more])
         if seen.size >= _ENOUGH:
             break
-        seen = np.concatenate([seen, read(Box(top, 0, min(_STRIP, dataset.height - top), dataset.width))])
     return seen
 
 
 def share_of_zeros(path: str, bands: tuple[int, ...]) -> float:
     """The share of pixels, of a sample spread over a raster, that are 0 in all of `bands`."""
     zeros = total = 0
-    for box in sample_boxes(open_dataset(path).shape, 512):
-        zero = ~read_window(path, list(bands), box).any(axis=0)
+    boxes = sample_boxes(open_dataset(path).shape, 512)
+    for pixels in undamaged(boxes, lambda box: read_window(path, list(bands), box)):
+        zero = ~pixels.any(axis=0)
         zeros, total = zeros + int(zero.sum()), total + zero.size
     return zeros / total
+
+
+def undamaged(boxes: Iterable[Box], read: Callable[[Box], T]) -> Iterator[T]:
+    """What `read` returns for each box, or, where one is damaged, for those of its parts that are not.
+
+    A sample must not fail because of a block; it leaves that out, the same way each time. Raises DamagedSceneError
+    where all of it is damaged.
+    """
+    damage: DamagedSceneError | None = None
+    nothing = True
+    for box in boxes:
+        pending = [box]
+        while pending:
+            part = pending.pop()
+            try:
+                found = read(part)
+            except DamagedSceneError as error:
+                damage = damage or error
+                pending += _quarters(part)
+            else:
+                nothing = False
+                yield found
+    if nothing and damage is not None:
+        raise damage
+
+
+def _quarters(box: Box) -> list[Box]:
+    """A box cut into halves along each side that is longer than `_FINEST`; nothing where none is."""
+    if max(box.shape) <= _FINEST:
+        return []
+    height, width = (-(-side // 2) if side > _FINEST else side for side in box.shape)
+    tops, lefts = range(box.row, box.bottom, height), range(box.col, box.right, width)
+    return [Box(top, left, height, width) & box for top in tops for left in lefts]
 
 
 def sample_boxes(shape: tuple[int, int], budget: int) -> list[Box]:

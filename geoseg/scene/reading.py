@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -113,7 +114,7 @@ class FileScene:
         pixels = stack[: len(bands)]
         valid = _finite(pixels)
         if self.nodata is not None and not np.isnan(self.nodata):
-            valid &= ~np.all(pixels == self.nodata, axis=0)
+            valid &= _any_differs(pixels, self.nodata)
         if self.alpha:
             valid &= stack[-1] > 0
         if "file" in self.info.mask:
@@ -175,12 +176,41 @@ def read_mirrored(scene: Scene, box: Box) -> tuple[Array, Array]:
     pixels, valid = scene.read(inside)
     if inside == box:
         return pixels, valid
-    at = np.ix_(rows - top, cols - left)
-    return pixels[:, at[0], at[1]], valid[at]
+    rows, cols = rows - top, cols - left
+    return _taken(_taken(pixels, cols, 2), rows, 1), _taken(_taken(valid, cols, 1), rows, 0)
+
+
+def _taken(array: Array, index: np.ndarray[Any, np.dtype[np.intp]], axis: int) -> Array:
+    """As `np.take`, for an index that counts up and down: each run of it is copied as a slice."""
+    if np.array_equal(index, np.arange(array.shape[axis])):
+        return array
+    starts = [0, *(np.flatnonzero(np.diff(index, n=2)) + 2), len(index)]
+    out = np.empty((*array.shape[:axis], len(index), *array.shape[axis + 1 :]), array.dtype)
+    before = (slice(None),) * axis
+    for start, stop in pairwise(starts):
+        first, last = int(index[start]), int(index[stop - 1])
+        step = 1 if last >= first else -1
+        end = last + step
+        out[(*before, slice(start, stop))] = array[(*before, slice(first, end if end >= 0 else None, step))]
+    return out
+
+
+def _any_differs(pixels: Array, nodata: float) -> Array:
+    """Where a band of pixels (bands, height, width) is not `nodata`: (height, width) bool."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        value = np.asarray(nodata).astype(pixels.dtype)  # as a float it would make floats of all pixels
+    if pixels.dtype.kind in "iu" and value != nodata:  # a value that none of them can have
+        return np.ones(pixels.shape[1:], bool)
+    differs: Array = pixels[0] != value
+    for band in pixels[1:]:
+        differs |= band != value
+    return differs
 
 
 def _finite(pixels: Array) -> Array:
     if pixels.dtype.kind != "f":
         return np.ones(pixels.shape[1:], bool)
-    finite: Array = np.logical_and.reduce(np.isfinite(pixels), axis=0)
+    finite: Array = np.isfinite(pixels[0])
+    for band in pixels[1:]:
+        finite &= np.isfinite(band)
     return finite

@@ -10,7 +10,7 @@ import numpy as np
 
 from geoseg.errors import BundleError, SceneError
 from geoseg.frame import Box
-from geoseg.scene.info import sample_boxes
+from geoseg.scene.info import sample_boxes, undamaged
 
 if TYPE_CHECKING:
     from geoseg.scene.reading import Array, Scene
@@ -41,28 +41,34 @@ class Scaling:
 
     def __call__(self, pixels: Array) -> np.ndarray[Any, np.dtype[np.float32]]:
         """Scale pixels (bands, height, width) of any dtype to float32 in 0..1."""
-        if pixels.dtype.itemsize > 2:
-            scaled = self._scale_wide(pixels)
-        else:
-            scaled = pixels.astype(np.float32)
-            scaled *= np.asarray(self.gain, np.float32)[:, None, None]
-            scaled += np.asarray(self.offset, np.float32)[:, None, None]
-        np.clip(scaled, 0, 1, out=scaled)
-        return scaled if self.gamma == 1 else np.power(scaled, np.float32(self.gamma), out=scaled)
-
-    def _scale_wide(self, pixels: Array) -> np.ndarray[Any, np.dtype[np.float32]]:
-        """In float64, shifted before it is stretched: large values that differ little keep their differences."""
         scaled = np.empty(pixels.shape, np.float32)
-        for band, (gain, offset) in enumerate(zip(self.gain, self.offset, strict=True)):
-            if gain == 0:
-                scaled[band] = offset
-                continue
-            wide = pixels[band].astype(np.float64)
-            with np.errstate(over="ignore", invalid="ignore"):  # of nodata such as -1.8e308, or NaN: it is masked
-                wide += offset / gain
-                wide *= gain
-            scaled[band] = np.clip(wide, 0, 1, out=wide)
+        for band, values in enumerate(pixels):
+            self.scale_band(band, values, scaled[band])
         return scaled
+
+    def scale_band(self, band: int, values: Array, out: np.ndarray[Any, np.dtype[np.float32]]) -> None:
+        """Scale one band (from 0), values of any dtype and shape, into `out`."""
+        if values.dtype.itemsize > 2:
+            self._scale_wide(band, values, out)
+        else:
+            out[...] = values
+            out *= np.float32(self.gain[band])
+            out += np.float32(self.offset[band])
+        np.clip(out, 0, 1, out=out)
+        if self.gamma != 1:
+            np.power(out, np.float32(self.gamma), out=out)
+
+    def _scale_wide(self, band: int, values: Array, out: np.ndarray[Any, np.dtype[np.float32]]) -> None:
+        """In float64, shifted before it is stretched: large values that differ little keep their differences."""
+        gain, offset = self.gain[band], self.offset[band]
+        if gain == 0:
+            out[...] = offset
+            return
+        wide = values.astype(np.float64)
+        with np.errstate(over="ignore", invalid="ignore"):  # of nodata such as -1.8e308, or NaN: it is masked
+            wide += offset / gain
+            wide *= gain
+        out[...] = np.clip(wide, 0, 1, out=wide)
 
     @classmethod
     def between(
@@ -156,27 +162,25 @@ def resolve_scaling(scene: Scene, rule: ScalingRule) -> Scaling:
 
 def _sample(scene: Scene) -> Array:
     """Valid pixels (bands, n) of windows spread over the scene, in float64."""
-    parts = []
-    for box in sample_boxes(scene.frame.shape, _SAMPLE):
-        pixels, valid = scene.read(box)
-        parts.append(pixels[:, valid].astype(np.float64))
+    boxes = sample_boxes(scene.frame.shape, _SAMPLE)
+    parts = [pixels[:, valid].astype(np.float64) for pixels, valid in undamaged(boxes, scene.read)]
     return np.concatenate(parts, axis=1)
 
 
 def _walk(scene: Scene) -> Array:
     """Valid pixels (bands, n), in float64, evenly spaced among all of the scene, at most `_KEPT`."""
-    height, width = _WALK
+    (height, width), (rows, cols) = _WALK, scene.frame.shape
+    places = ((row, col) for row in range(0, rows, height) for col in range(0, cols, width))
+    boxes = (Box(row, col, height, width) & scene.frame.box for row, col in places)
     kept: list[Array] = []
     seen, held, step = 0, 0, 1
-    for row in range(0, scene.frame.shape[0], height):
-        for col in range(0, scene.frame.shape[1], width):
-            pixels, valid = scene.read(Box(row, col, height, width) & scene.frame.box)
-            count = int(np.count_nonzero(valid))
-            if count == 0:
-                continue
-            kept.append(pixels[:, valid][:, -seen % step :: step])
-            seen, held = seen + count, held + kept[-1].shape[1]
-            while held > _KEPT:
-                kept = [np.concatenate(kept, axis=1)[:, ::2]]
-                held, step = kept[0].shape[1], step * 2
+    for pixels, valid in undamaged(boxes, scene.read):
+        count = int(np.count_nonzero(valid))
+        if count == 0:
+            continue
+        kept.append(pixels[:, valid][:, -seen % step :: step])
+        seen, held = seen + count, held + kept[-1].shape[1]
+        while held > _KEPT:
+            kept = [np.concatenate(kept, axis=1)[:, ::2]]
+            held, step = kept[0].shape[1], step * 2
     return np.concatenate(kept, axis=1).astype(np.float64) if kept else np.empty((len(scene.roles), 0))

@@ -6,14 +6,15 @@ import os
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree as ET
 
 import numpy as np
 import pyogrio
 
+from geoseg.errors import DamagedSceneError
 from geoseg.frame import parse_crs
-from geoseg.scene.info import inspect_scene, read_file_mask, read_window, sample_boxes
+from geoseg.scene.info import inspect_scene, read_file_mask, read_window, sample_boxes, undamaged
 from geoseg.write.atomic import write_text
 from geoseg.write.style import (
     QGIS_VERSION,
@@ -28,8 +29,10 @@ from geoseg.write.vector import CENTERLINE
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from geoseg.frame import Frame
+    from geoseg.frame import Box, Frame
     from geoseg.legend import Legend
+
+Array = np.ndarray[Any, Any]
 
 _CUT_PERCENT = (2, 98)
 _SAMPLE = 1024
@@ -96,12 +99,19 @@ def scene_stretch(scene: Path, bands_rgb: tuple[int, int, int]) -> Stretch:
     """
     info = inspect_scene(scene)
     boxes = sample_boxes(info.frame.shape, _SAMPLE)
-    pixels = np.concatenate([read_window(str(scene), list(bands_rgb), box).reshape(3, -1) for box in boxes], axis=1)
+    masked = info.mask != "none" and info.alpha_band not in bands_rgb  # what GDAL calls a mask is an alpha band too
+
+    def read(box: Box) -> Array:
+        pixels = read_window(str(scene), list(bands_rgb), box).reshape(3, -1)
+        return pixels[:, read_file_mask(str(scene), box).ravel()] if masked else pixels
+
+    try:
+        pixels = np.concatenate(list(undamaged(boxes, read)), axis=1)
+    except DamagedSceneError:  # of which nothing will be seen either
+        return ((0.0, 1.0),) * 3
     empty = ~np.isfinite(pixels).all(axis=0)
     # Without a declared nodata value, pixels that are zero throughout are most likely borders.
     empty |= (pixels == (0 if info.nodata is None else info.nodata)).all(axis=0)
-    if info.mask != "none" and info.alpha_band not in bands_rgb:  # what GDAL calls a mask is an alpha band too
-        empty |= ~np.concatenate([read_file_mask(str(scene), box).ravel() for box in boxes])
     pixels = pixels[:, ~empty]
     if not pixels.size:
         return ((0.0, 1.0),) * 3
