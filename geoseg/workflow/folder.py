@@ -1,25 +1,30 @@
 """The folder of a run: claimed before anything is computed, filled at once at the end, described by run.json.
 
 All outputs are written into a hidden folder of the run's own and move to their place when the last one is complete. So
-a run that fails leaves the folder as it was, also one that was to replace a finished run.
+a run that fails leaves the folder as it was, also one that was to replace a finished run. The hidden folder outlives a
+run that is cut short: `.geoseg-work/ID/` holds what was computed for the key of that ID, which lies there too.
 """
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import math
+import os
+import re
 import shutil
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
-from geoseg.errors import EnvironmentFault, RunFolderError, UsageError
+from geoseg.errors import InputError, RunFolderError, UsageError
+from geoseg.workflow.key import canonical, differences_in_words, key_id
+from geoseg.workflow.lock import Owner, locked, writing_to
 from geoseg.write import write_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
 MANIFEST = "run.json"
@@ -32,64 +37,134 @@ OUTPUT_NAMES = (
     "report.html",
     "item.json",
 )
+_WRITTEN_IN_PLACE = "project.qgs"
+"""It names files relative to itself, so it is written when all others lie where they belong."""
 _WORK = ".geoseg-work"
-_LOCK = ".geoseg-lock"
+_KEY = "key.json"
+_MOVING = "publish.json"
+"""Lists the files that are being removed and moved; while it is there and run.json is not, they are a mix."""
+_RECEIPTS = "forward_*.json"
+_STAGED = "outputs"
+_ID = re.compile(r"[0-9a-f]{16}")
+_LITTER = re.compile(rf"{_STAGED}|gone-.*|.*\.partial")
 _CHUNK = 1 << 20
 
 
-@dataclass(frozen=True)
+@dataclass
 class Claim:
-    """A run folder that is ours: `work` for what is deleted at the end, `stage` for outputs until all are complete."""
+    """A run folder that is ours: after `begin`, `work` for what a later run may go on with, `stage` for outputs."""
 
     out: Path
-    work: Path
+    former: Owner | None = None
+    """Whose run did not end, so that its lock was found here."""
+    resumed: bool = field(default=False, init=False)
+    """Whether `work` holds what an unfinished run with the same key computed."""
+    _work: Path | None = field(default=None, init=False)
+    _stage_id: str = field(default_factory=lambda: uuid4().hex[:8], init=False)
+    """Ours alone: a task left over from a killed run may still be writing outputs of other settings."""
+
+    @property
+    def work(self) -> Path:
+        """Where blocks and their receipts lie."""
+        if self._work is None:
+            raise RuntimeError(f"the work in {self.out} has not begun, or is finished")
+        return self._work
 
     @property
     def stage(self) -> Path:
-        """Where outputs are written."""
-        return self.work / "outputs"
+        """Where outputs are written until all are complete."""
+        return self.work / _STAGED / self._stage_id
+
+    def begin(self, key: Mapping[str, Any], *, resume: bool) -> str | None:
+        """Go on with the work of an unfinished run of this very key, if `resume`, else start anew; none is staged.
+
+        key: name -> JSON value of all that determines the blocks. Returns why an unfinished run is not gone on with;
+        None where it is, or there is none. Raises EnvironmentFault.
+        """
+        root = self.out / _WORK
+        work = root / key_id(key)
+        with writing_to(self.out):
+            self.resumed = resume and _same(_read_key(work), key)
+            note = None if self.resumed else _why_anew(self.out, key, resume=resume)
+            _sweep(root, keep=work if self.resumed else None)
+            self._work = work
+            if self.resumed:
+                _delete(path for path in work.iterdir() if _LITTER.fullmatch(path.name))
+            self.stage.mkdir(parents=True)
+            if not self.resumed:
+                write_text(work / _KEY, json.dumps(dict(key), indent=2) + "\n")
+        return note
 
     def publish(self) -> list[Path]:
-        """Move all staged files to their place, after the former run's manifest and files are gone; returns them."""
+        """Move all staged files to their place, after the former run's manifest and files are gone; returns them.
+
+        From its first change on until run.json is written, the folder is that of a run which did not finish.
+        """
         staged = sorted(path for path in self.stage.rglob("*") if path.is_file())
-        places = [self.out / path.relative_to(self.stage) for path in staged]
-        _remove_run(self.out)
-        for path, place in zip(staged, places, strict=True):
-            path.replace(place)
-        return places
+        names = [path.relative_to(self.stage).as_posix() for path in staged]
+        former = _listed(self.out)
+        with writing_to(self.out):
+            moving = sorted({*names, *former, _WRITTEN_IN_PLACE})
+            write_text(self.out / _WORK / _MOVING, json.dumps(moving) + "\n")
+            (self.out / MANIFEST).unlink(missing_ok=True)
+            _sync(self.out)  # else a machine that fails now might find the old manifest beside new files
+            _remove(self.out, former)
+            for path, name in zip(staged, names, strict=True):
+                path.replace(self.out / name)
+        return [self.out / name for name in names]
+
+    def finish(self) -> None:
+        """Delete the work of a run whose run.json is written."""
+        self._work = None
+        with writing_to(self.out):
+            _drop(self.out / _WORK)
+
+    def end(self, error: BaseException | None) -> None:
+        """Leave the folder: without half of a run, and with the work if the same command could go on with it."""
+        _undo_publish(self.out)
+        if self._work is None:
+            return
+        if isinstance(error, (InputError, UsageError)) or not any(self._work.glob(_RECEIPTS)):
+            _drop(self.out / _WORK)
 
 
 @contextmanager
-def claimed(out: Path, *, overwrite: bool) -> Iterator[Claim]:
-    """Claim a folder, which is made if need be; what was made is gone again if the run fails.
+def claimed(out: Path, *, overwrite: bool, command: tuple[str, ...] = ()) -> Iterator[Claim]:
+    """Claim a folder, which is made if need be, and is gone again where a run fails that cannot be gone on with.
+
+    Work stays when a run with at least one receipt is cut short, by whatever but an error in its input or options.
 
     Raises UsageError where the folder holds files of the names that a run writes but no run of geoseg, unless
     `overwrite`; EnvironmentFault where another run is writing to it, or it cannot be written to.
     """
-    out = out.absolute()
-    existed, work = out.exists(), out / _WORK
-    _refuse_foreign(out, overwrite=overwrite)
+    out, owner = out.absolute(), Owner.this_process(command)
+    with writing_to(out):
+        _refuse_foreign(out, overwrite=overwrite)
+        made = [folder for folder in (out, *out.parents) if not folder.exists()]
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        lock = (out / _LOCK).open("w")
-    except OSError as error:
-        raise EnvironmentFault(f"{out} cannot be written to: {error.strerror}; choose another --out") from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise EnvironmentFault(
-                f"another geoseg is writing to {out}; wait for it, or choose another --out"
-            ) from error
-        try:
-            shutil.rmtree(work, ignore_errors=True)
-            (work / "outputs").mkdir(parents=True)
-            yield Claim(out, work)
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
-            (out / _LOCK).unlink(missing_ok=True)
-            if not existed and not any(out.iterdir()):
-                out.rmdir()
+        with locked(out, owner) as former:
+            with writing_to(out):
+                _undo_publish(out)
+            yield from _left_in_order(Claim(out, former), owner)
+    finally:
+        with suppress(OSError):  # what holds something stays
+            for folder in made:
+                folder.rmdir()
+
+
+def _left_in_order(claim: Claim, owner: Owner) -> Iterator[Claim]:
+    """Yield the claim; whatever happens then, leave the folder as `Claim.end` says."""
+    error: BaseException | None = None
+    try:
+        yield claim
+    except BaseException as caught:
+        error = caught
+        raise
+    finally:
+        # A process forked meanwhile comes by here too. What cannot be deleted now, the next run meets, and says so.
+        if os.getpid() == owner.pid:
+            with suppress(OSError):
+                claim.end(error)
 
 
 def refuse_inputs(out: Path, inputs: Sequence[Path]) -> None:
@@ -159,13 +234,90 @@ def _refuse_foreign(out: Path, *, overwrite: bool) -> None:
         raise UsageError(f"{out} holds {names}, which no run of geoseg left; choose another --out, or say --overwrite")
 
 
-def _remove_run(out: Path) -> None:
-    """Delete a former run's manifest, then the files that it lists; nothing else in the folder is touched."""
-    if not (out / MANIFEST).exists():
-        return
-    listed = read_manifest(out)["outputs"]
-    (out / MANIFEST).unlink()
-    for name in listed:
-        path = (out / name).resolve()
-        if path.is_relative_to(out.resolve()):
+def _why_anew(out: Path, key: Mapping[str, Any], *, resume: bool) -> str | None:
+    """Why the unfinished run in a folder cannot be gone on with; None where there is none."""
+    left = [folder for folder in (out / _WORK).glob("*") if _ID.fullmatch(folder.name)]
+    if not left:
+        return None
+    if not resume:
+        return f"{out} holds an unfinished run, --no-resume: starting anew"
+    keys = [before for folder in left if (before := _read_key(folder)) is not None]
+    if not keys:
+        return f"{out} holds an unfinished run whose {_KEY} cannot be read: starting anew"
+    return f"{out} holds an unfinished run with another {differences_in_words(keys[0], key)}: starting anew"
+
+
+def _read_key(work: Path) -> dict[str, Any] | None:
+    """The key of what was computed in a folder; None where it was left before that was written, or is damaged."""
+    try:
+        key = json.loads((work / _KEY).read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return None
+    return key if isinstance(key, dict) else None
+
+
+def _same(before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> bool:
+    return before is not None and canonical(before) == canonical(dict(now))
+
+
+def _sweep(root: Path, *, keep: Path | None) -> None:
+    """Delete all in the folder of works but one."""
+    if root.is_dir():
+        _delete(path for path in root.iterdir() if path != keep)
+
+
+def _drop(root: Path) -> None:
+    """Delete the folder of works."""
+    _sweep(root, keep=None)
+    with suppress(OSError):  # a worker left over from a killed run may be writing there still
+        root.rmdir()
+
+
+def _delete(paths: Iterable[Path]) -> None:
+    """Delete files and folders; a folder is out of the way at once, so that nobody goes on with half of it."""
+    for path in list(paths):
+        if path.is_dir() and not path.is_symlink():
+            with suppress(FileNotFoundError):  # its writer was faster
+                shutil.rmtree(path.rename(path.with_name(f"gone-{uuid4().hex}")), ignore_errors=True)
+        else:
             path.unlink(missing_ok=True)
+
+
+def _undo_publish(out: Path) -> None:
+    """Remove what an interrupted `publish` left: files of two runs, and no run.json."""
+    moving = out / _WORK / _MOVING
+    try:
+        names = [str(name) for name in json.loads(moving.read_text(encoding="utf-8"))]
+    except FileNotFoundError:
+        return
+    except (ValueError, TypeError) as error:
+        raise RunFolderError(f"{moving} is damaged; delete the outputs in {out} and this file") from error
+    if not (out / MANIFEST).exists():
+        _remove(out, names)
+    for name in (MANIFEST, _WRITTEN_IN_PLACE):
+        for left in out.glob(f".{name}.*.partial"):
+            shutil.rmtree(left, ignore_errors=True)
+    moving.unlink()
+
+
+def _listed(out: Path) -> list[str]:
+    """The outputs of the run in a folder; none where there is no run, or none that can be read."""
+    with suppress(RunFolderError):  # who says --overwrite need not mend a damaged run.json first
+        return list(read_manifest(out)["outputs"])
+    return []
+
+
+def _remove(out: Path, names: Iterable[str]) -> None:
+    """Delete files of a run folder; nothing outside of it is touched, whatever a manifest lists."""
+    for name in names:
+        path = (out / name).resolve()
+        if path.is_relative_to(out.resolve()) and path.is_file():
+            path.unlink()
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
