@@ -34,11 +34,11 @@ class Settings:
     blend: str = "hann"
     block: int = 2048
     batch: int | None = None
-    """Tiles in hand at a time; one a thread on a CPU, four on a GPU if None."""
+    """Tiles that go through the network together on a GPU, as many as fit if None; a CPU takes one a thread."""
     workers: int = 0
     """Local worker processes; 0 computes in this process."""
     threads: int | None = None
-    """Threads of each process; the cores divided among the workers if None."""
+    """Threads of each process; the cores divided among the workers, or those of the Dask worker, if None."""
     scheduler: str | None = None
     device: str = "auto"
     engine: str = "auto"

@@ -23,15 +23,22 @@ def label(sums: Array, totals: Array, valid: Array, legend: Legend) -> tuple[Byt
     confidence (H, W) uint8 in percent; both 255 where not valid. Of equals the first class wins.
     """
     best = sums[0].copy()
-    winner = np.full(best.shape, legend.codes[0], np.uint8)
-    # A running maximum: fifteen times faster than argmax over the first axis.
-    for code, channel in zip(legend.codes[1:], sums[1:], strict=True):
-        np.copyto(winner, code, where=channel > best)
+    winner = np.zeros(best.shape, np.uint8)  # its place among the classes
+    above = np.empty(best.shape, bool)
+    place_if_above = above.view(np.uint8)
+    # A running maximum: fifteen times faster than argmax over the first axis; and by arithmetic: where a later class is
+    # above all before, its place is the largest so far. Writing through a mask takes four times as long.
+    for place, channel in enumerate(sums[1:], 1):
+        np.greater(channel, best, out=above)
+        np.multiply(place_if_above, np.uint8(place), out=place_if_above)
+        np.maximum(winner, place_if_above, out=winner)
         np.maximum(best, channel, out=best)
+    codes = np.array(legend.codes, np.uint8)[winner]
     confidence = _share(best, totals, 100)
-    winner[~valid] = NODATA
-    confidence[~valid] = NODATA
-    return winner, confidence
+    if not valid.all():
+        codes[~valid] = NODATA
+        confidence[~valid] = NODATA
+    return codes, confidence
 
 
 def probabilities(sums: Array, totals: Array, valid: Array) -> Bytes:
@@ -43,5 +50,7 @@ def probabilities(sums: Array, totals: Array, valid: Array) -> Bytes:
 
 def _share(sums: Array, totals: Array, steps: int) -> Bytes:
     """The share of sums in totals * LEVELS, in steps, rounded; float64 holds every number that occurs here."""
-    share: Bytes = np.rint(sums * (steps / LEVELS) / totals).astype(np.uint8)
-    return share
+    share = np.multiply(sums, steps / LEVELS, dtype=np.float64)
+    np.divide(share, totals, out=share)
+    rounded: Bytes = np.rint(share, out=share).astype(np.uint8)
+    return rounded

@@ -37,31 +37,30 @@ BUNDLE = ModelBundle(
 
 @dataclass(frozen=True)
 class PointwiseSource:
-    """Opens a pointwise engine of a given batch size."""
+    """Opens a pointwise engine that wants a given number of threads."""
 
-    batch: int = 3
+    lanes: int = 3
 
     def open(self) -> PointwiseEngine:
-        return PointwiseEngine(self.batch)
+        return PointwiseEngine(self.lanes)
 
 
 class PointwiseEngine:
     """Probabilities of five classes from the values of two channels."""
 
-    def __init__(self, batch: int) -> None:
-        self.batch = batch
+    def __init__(self, lanes: int) -> None:
+        self.lanes = lanes
         self.name = "pointwise"
 
-    def __call__(self, tiles: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        assert tiles.shape[0] <= self.batch
-        return pointwise_levels(tiles)
+    def __call__(self, tile: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        return pointwise_levels(tile)
 
 
-def pointwise_levels(tiles: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """(N, 2, h, w) -> (N, 5, h, w) int16."""
-    phases = np.arange(5, dtype=np.float32)[None, :, None, None]
-    mixed = 3 * np.sin(phases + 2 * tiles[:, :1] + 3 * (phases % 2) * tiles[:, 1:])
-    shares = np.exp(mixed) / np.exp(mixed).sum(axis=1, keepdims=True)
+def pointwise_levels(tile: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """(2, h, w) -> (5, h, w) int16."""
+    phases = np.arange(5, dtype=np.float32)[:, None, None]
+    mixed = 3 * np.sin(phases + 2 * tile[:1] + 3 * (phases % 2) * tile[1:])
+    shares = np.exp(mixed) / np.exp(mixed).sum(axis=0, keepdims=True)
     levels: np.ndarray[Any, Any] = np.rint(shares * LEVELS).astype(np.int16)
     return levels
 
@@ -78,13 +77,13 @@ def random_scene(shape: tuple[int, int], seed: int, share_valid: float = 1.0) ->
     return ArrayScene(pixels, frame_of(shape), ("red", "nir"), rng.random(shape) < share_valid)
 
 
-def job_for(scene: ArrayScene, grid: Grid, folder: Path, *, blend: Blend = "hann", batch: int = 3) -> SegmentJob:
+def job_for(scene: ArrayScene, grid: Grid, folder: Path, *, blend: Blend = "hann", lanes: int = 3) -> SegmentJob:
     """The job of a pointwise network over a scene."""
     return SegmentJob(
         scene=scene,
         scaling=Scaling.between((0.0, 0.0), (255.0, 255.0)),
         bundle=BUNDLE,
-        engine=PointwiseSource(batch),
+        engine=PointwiseSource(lanes),
         grid=grid,
         blend=blend,
         folder=folder,

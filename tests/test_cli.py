@@ -184,7 +184,7 @@ def test_interruption_leaves_130_and_nothing_half_written(model: str, tmp_path: 
     process = subprocess.Popen(
         list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
-    while not list(out.glob(".geoseg-work/part_*.tif")):
+    while not list(out.glob(".geoseg-work/*/part_*.tif")):
         assert process.poll() is None
         time.sleep(0.01)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does
@@ -192,7 +192,7 @@ def test_interruption_leaves_130_and_nothing_half_written(model: str, tmp_path: 
     assert process.returncode == 130
     assert "interrupted" in err
     assert workers != "0" or "Traceback" not in err  # what Dask's threads say of a goodbye is not ours
-    assert not out.exists()
+    assert [file.name for file in out.iterdir()] == [".geoseg-work"]  # with which the same command goes on
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from geoseg.model import (
     find_bundle,
     fit_to_gsd,
     known_bundles,
+    lanes_of,
     load_bundle,
     open_engine,
 )
@@ -153,28 +155,37 @@ def test_encoders_that_would_be_fetched_are_refused(encoder: str) -> None:
 
 def test_probabilities_add_up_and_do_not_depend_on_company(folder: Path) -> None:
     bundle = load_bundle(folder)
-    engine = engine_of(BundleEngine(folder, bundle.sha256, EngineChoice(device="cpu", precision="fp32", batch=3), 64))
+    source = BundleEngine(folder, bundle.sha256, EngineChoice(device="cpu", precision="fp32", threads=3), 64)
+    engine = engine_of(source)
+    assert engine.lanes == 3
     rng = np.random.default_rng(0)
-    tiles = rng.standard_normal((3, 4, 64, 64)).astype(np.float32)
-    levels = engine(tiles)
-    assert levels.shape == (3, 5, 64, 64)
-    assert levels.dtype == np.int16
-    assert np.abs(levels.astype(int).sum(axis=1) - LEVELS).max() <= 3
-    np.testing.assert_array_equal(engine(tiles[1:2])[0], levels[1])
-    np.testing.assert_array_equal(engine(tiles[[2, 0]])[1], levels[0])
+    tiles = rng.standard_normal((9, 4, 64, 64)).astype(np.float32)
+    together = list(lanes_of(source).map(engine, tiles))
+    for tile, levels in zip(tiles, together, strict=True):
+        assert levels.shape == (5, 64, 64)
+        assert levels.dtype == np.int16
+        assert np.abs(levels.astype(int).sum(axis=0) - LEVELS).max() <= 3
+        np.testing.assert_array_equal(engine(tile), levels)
+
+
+def test_one_engine_a_process_however_many_ask_at_once(folder: Path) -> None:
+    source = BundleEngine(folder, load_bundle(folder).sha256, EngineChoice(device="cpu", threads=2), 96)
+    with ThreadPoolExecutor(8) as pool:
+        assert len({id(engine) for engine in pool.map(engine_of, [source] * 8)}) == 1
+        assert len({id(lanes) for lanes in pool.map(lanes_of, [source] * 8)}) == 1
 
 
 def test_tiles_of_another_size_come_back_in_it(folder: Path) -> None:
-    engine = open_engine(load_bundle(folder), EngineChoice(device="cpu", precision="fp32", batch=1), 64)
-    assert engine(np.zeros((1, 4, 150, 90), np.float32)).shape == (1, 5, 150, 90)
+    engine = open_engine(load_bundle(folder), EngineChoice(device="cpu", precision="fp32"), 64)
+    assert engine(np.zeros((4, 150, 90), np.float32)).shape == (5, 150, 90)
 
 
 @pytest.mark.parametrize("precision", ["bf16"])
 def test_bf16_gives_nearly_the_same(folder: Path, precision: str) -> None:
     bundle = load_bundle(folder)
-    tiles = np.random.default_rng(1).standard_normal((1, 4, 64, 64)).astype(np.float32)
-    exact = open_engine(bundle, EngineChoice(device="cpu", precision="fp32", batch=1), 64)(tiles)
-    rounded = open_engine(bundle, EngineChoice(device="cpu", precision=precision, batch=1), 64)(tiles)
+    tile = np.random.default_rng(1).standard_normal((4, 64, 64)).astype(np.float32)
+    exact = open_engine(bundle, EngineChoice(device="cpu", precision="fp32"), 64)(tile)
+    rounded = open_engine(bundle, EngineChoice(device="cpu", precision=precision), 64)(tile)
     assert np.abs(exact.astype(int) - rounded).mean() < LEVELS / 50
 
 

@@ -2,52 +2,78 @@
 
 from __future__ import annotations
 
-from typing import Any
+import threading
+import time
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from geoseg.errors import EnvironmentFault, SceneError
-from geoseg.runtime import SerialRunner, Task, open_runner, run_tasks
+from geoseg.runtime import InProcessRunner, Task, open_runner, run_tasks, tell
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
-class Recorder(SerialRunner):
+class Recorder:
     """Runs three at a time, newest first, and remembers."""
 
     limit = 3
 
     def __init__(self) -> None:
-        super().__init__()
+        self.queue: list[Task] = []
         self.most = 0
 
     def submit(self, task: Task) -> None:
-        self._queue.appendleft(task)
-        self.most = max(self.most, len(self._queue))
+        self.queue.append(task)
+        self.most = max(self.most, len(self.queue))
+
+    def next_done(self) -> tuple[str, Any]:
+        task = self.queue.pop()
+        return task.key, task.call(*task.arguments)
 
 
-@given(st.lists(st.lists(st.integers(0, 30), max_size=3), max_size=31))
-def test_every_task_runs_once_after_its_predecessors(links: list[list[int]]) -> None:
+@given(st.lists(st.lists(st.lists(st.integers(0, 30), max_size=3), max_size=31), max_size=4))
+def test_every_task_runs_once_after_its_predecessors(batches: list[list[list[int]]]) -> None:
     tasks = [
-        Task(str(k), lambda k=k: k, (), tuple({str(before) for before in after if before < k}))
-        for k, after in enumerate(links)
+        [
+            Task(f"{b}-{k}", str, (f"{b}-{k}",), tuple({f"{b}-{before}" for before in after if before < k}))
+            for k, after in enumerate(links)
+        ]
+        for b, links in enumerate(batches)
     ]
     runner, done = Recorder(), []
     for task, result in run_tasks(tasks, runner):
-        assert set(task.after) <= {str(k) for k in done}
+        assert set(task.after) <= set(done)
+        assert result == task.key
         done.append(result)
-    assert sorted(done) == list(range(len(links)))
+    assert sorted(done) == sorted(task.key for batch in tasks for task in batch)
     assert runner.most <= 3
+
+
+def test_the_next_batch_begins_when_the_one_before_leaves_a_worker_idle() -> None:
+    runner, begun = Recorder(), []
+
+    def batches() -> Iterator[list[Task]]:
+        for b in range(4):
+            begun.append(b)
+            chain = [Task(f"{b}-{k}", int, (), (f"{b}-{k - 1}",) if k else ()) for k in range(5)]
+            yield chain
+
+    seen = []
+    for task, _ in run_tasks(batches(), runner):
+        finished = {key.split("-")[0] for key in seen if key.endswith("-4")}
+        assert len(begun) - len(finished) <= 2, "no more than two scenes are open at a time"
+        seen.append(task.key)
+    assert begun == [0, 1, 2, 3]
+    assert seen.index("1-0") < seen.index("0-4"), "a chain leaves room for the next"
 
 
 def test_a_predecessor_that_is_not_there_is_a_defect() -> None:
     with pytest.raises(ValueError, match="ghost"):
-        list(run_tasks([Task("a", int, (), ("ghost",))], SerialRunner()))
-
-
-def test_an_error_reaches_the_caller() -> None:
-    with pytest.raises(SceneError, match="broken"):
-        list(run_tasks([Task("a", fail, ())], SerialRunner()))
+        list(run_tasks([[Task("a", int, (), ("ghost",))]], Recorder()))
 
 
 def fail() -> None:
@@ -60,18 +86,73 @@ def double(value: int) -> int:
     return 2 * value
 
 
+def test_an_error_reaches_the_caller() -> None:
+    with open_runner() as runner, pytest.raises(SceneError, match="broken"):
+        list(run_tasks([[Task("a", fail, ())]], runner))
+
+
+def test_two_tasks_run_at_a_time_in_this_process() -> None:
+    meet = threading.Barrier(2, timeout=60)
+    with open_runner() as runner:
+        assert len(list(run_tasks([[Task("a", meet.wait, ()), Task("b", meet.wait, ())]], runner))) == 2
+
+
+def test_news_is_heard_and_stops_what_nobody_waits_for() -> None:
+    heard: list[dict[str, Any]] = []
+    started = threading.Event()
+
+    def endless() -> None:
+        while True:
+            tell({"what": "block"})
+            started.set()
+            time.sleep(0.001)
+
+    runner = InProcessRunner()
+    with pytest.raises(KeyboardInterrupt), runner.heard(heard.append):
+        runner.submit(Task("endless", endless, ()))
+        assert started.wait(60)
+        raise KeyboardInterrupt
+    assert heard[0] == {"what": "block"}
+    before = len(heard)
+    tell({"what": "nobody listens"})
+    assert len(heard) == before
+
+
+def speak(value: int) -> int:
+    """A task that tells."""
+    tell({"what": "block", "value": value})
+    return value
+
+
 @pytest.mark.slow
 def test_local_workers_do_what_this_process_does() -> None:
     tasks = [Task(f"double-{k}", double, (k,), (f"double-{k - 3}",) if k > 3 else ()) for k in range(20)]
 
     def results(workers: int) -> dict[str, Any]:
         with open_runner(workers=workers) as runner:
-            assert len(runner.workers) == max(1, workers)
-            return {task.key: result for task, result in run_tasks(tasks, runner)}
+            assert sorted(runner.everywhere(double, 4)) == [8] * max(1, workers)
+            return {task.key: result for task, result in run_tasks([tasks], runner)}
 
     assert results(2) == results(0)
-    with open_runner(workers=1) as runner, pytest.raises(SceneError, match="broken"):
-        list(run_tasks([Task("fail-1", fail, ())], runner))
+
+
+@pytest.mark.slow
+def test_workers_are_heard_and_their_errors_raised() -> None:
+    heard: list[dict[str, Any]] = []
+    enough = threading.Event()
+
+    def hear(message: dict[str, Any]) -> None:
+        heard.append(message)
+        if len(heard) >= 3:
+            enough.set()
+
+    with open_runner(workers=1) as runner, runner.heard(hear):
+        list(run_tasks([[Task(f"speak-{k}", speak, (k,)) for k in range(3)]], runner))
+        assert enough.wait(60)
+        assert sorted(message["value"] for message in heard) == [0, 1, 2]
+        with pytest.raises(SceneError, match="broken"):
+            list(run_tasks([[Task("fail-1", fail, ())]], runner))
+        assert any("/geoseg" in page for page in runner.pages)
 
 
 @pytest.mark.slow

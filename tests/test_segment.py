@@ -70,7 +70,7 @@ def test_a_pointwise_network_stitched_equals_itself_untiled(
     assert forwarded + skipped == grid.tile_count
     pixels, valid = scene.read(scene.frame.box)
     channels = BUNDLE.normalise(job.scaling(pixels), valid, scene.roles)
-    levels = pointwise_levels(channels[None])[0].astype(np.int64)
+    levels = pointwise_levels(channels).astype(np.int64)
     ones = np.ones(grid.shape, np.int64)
     classes, confidence = label(levels, ones, valid, BUNDLE.legend)
     np.testing.assert_array_equal(result[0], classes)
@@ -91,7 +91,7 @@ def test_blocks_and_their_order_change_nothing(data: st.DataObject) -> None:
         grid = Grid(shape, (tile, tile), (overlap, overlap), block)
         order = data.draw(st.permutations(range(len(grid.blocks))))
         with tempfile.TemporaryDirectory() as folder:
-            job = job_for(random_scene(shape, seed, 0.9), grid, Path(folder), batch=1 + block % 4)
+            job = job_for(random_scene(shape, seed, 0.9), grid, Path(folder), lanes=1 + block % 4)
             object.__setattr__(job, "engine", TileDependentSource())
             results.append(run_job(job, list(order)))
     for other in results[1:]:
@@ -109,12 +109,13 @@ class TileDependentSource:
         return isinstance(other, TileDependentSource)
 
     def open(self) -> TileDependentSource:
-        self.batch = 2
+        self.lanes = 2
+        self.name = "tile dependent"
         return self
 
-    def __call__(self, tiles: np.ndarray) -> np.ndarray:
-        slope = np.linspace(-1, 1, tiles.shape[-1], dtype=np.float32)
-        return pointwise_levels(tiles + slope + slope[: tiles.shape[-2], None][: tiles.shape[-2]])
+    def __call__(self, tile: np.ndarray) -> np.ndarray:
+        slope = np.linspace(-1, 1, tile.shape[-1], dtype=np.float32)
+        return pointwise_levels(tile + slope + slope[: tile.shape[-2], None])
 
 
 def test_border_boxes_are_what_others_reach() -> None:

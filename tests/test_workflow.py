@@ -23,7 +23,7 @@ from scenes import smooth_pixels, write_scene
 
 from geoseg.config import Settings
 from geoseg.errors import EnvironmentFault, InputError, SceneError, UsageError
-from geoseg.workflow import open_run, segment_scene, segment_scenes, vectorize, verify_run
+from geoseg.workflow import Silent, open_run, segment_scene, segment_scenes, vectorize, verify_run
 from geoseg.workflow.folder import claimed
 from geoseg.workflow.vectors import NO_TIDYING
 
@@ -219,7 +219,7 @@ def test_an_input_is_never_written_over(scene: Path, model: str, tmp_path: Path)
 
 
 def test_two_runs_do_not_share_a_folder(scene: Path, model: str, tmp_path: Path) -> None:
-    with claimed(tmp_path / "out", overwrite=False), pytest.raises(EnvironmentFault, match="another geoseg is writing"):
+    with claimed(tmp_path / "out", overwrite=False), pytest.raises(EnvironmentFault, match=f"another geoseg .process {os.getpid()} of .* is writing"):
         segment_scene(scene, tmp_path / "out", Settings(model=model))
 
 
@@ -359,15 +359,20 @@ def test_a_killed_run_leaves_nothing_that_opens(model: str, tmp_path: Path) -> N
         "128",
     ]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True)
-    while not list(out.glob(".geoseg-work/part_*.tif")):
+    while not list(out.glob(".geoseg-work/*/part_*.tif")):
         assert process.poll() is None, "the run ended before it could be killed"
         time.sleep(0.01)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     assert [file for file in out.iterdir() if not file.name.startswith(".")] == []
-    segment_scene(path, out, Settings(model=model, block=128, vectors=False))
+    notes = Notes()
+    resumed = segment_scene(path, out, Settings(model=model, block=128, vectors=False), progress=notes)
+    assert any("going on with the unfinished run" in note for note in notes.said)
     assert verify_run(out) == []
     assert not list(out.glob(".*"))
+    whole = segment_scene(path, tmp_path / "whole", Settings(model=model, vectors=False))
+    assert (out / "classes.tif").read_bytes() == (whole.folder / "classes.tif").read_bytes()
+    assert resumed.manifest["tiles"] == whole.manifest["tiles"]
 
 
 @pytest.mark.slow
@@ -383,6 +388,16 @@ def test_a_full_disk_is_said_and_leaves_no_result(model: str, tmp_path: Path) ->
         with pytest.raises((EnvironmentFault, OSError)) as error:
             segment_scene(path, disk / "out", Settings(model=model, block=128, probabilities=True))
         assert isinstance(error.value, EnvironmentFault) or error.value.errno == 28
-        assert not (disk / "out").exists()
+        assert not list((disk / "out").glob("[!.]*"))
     finally:
         subprocess.run(["/usr/bin/env", "umount", disk], check=True)
+
+
+class Notes(Silent):
+    """Remembers what was said."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def note(self, message: str) -> None:
+        self.said.append(message)

@@ -16,15 +16,18 @@ from geoseg.cli.options import (
     json_option,
     out_option,
     overwrite_option,
+    resume_option,
     segment_options,
     speech_options,
     split_formats,
     tidy_options,
 )
-from geoseg.cli.terminal import open_progress
+from geoseg.cli.terminal import open_progress, say_fault
 from geoseg.config import Settings, resolve_settings
 from geoseg.errors import GeosegError
 
+_FAILURES = 20
+"""So many tiles that failed are named on stderr; run.json has them all."""
 _SHELL = {"max_content_width": 100, "help_option_names": ["-h", "--help"]}
 
 
@@ -71,12 +74,13 @@ def plan(scene: str, *, config: str | None, as_json: bool, **given: Any) -> None
 @click.argument("scenes", nargs=-1, required=True, metavar="SCENE...", type=click.Path())
 @out_option
 @segment_options
+@resume_option
 @overwrite_option
 @click.option("--dry-run", is_flag=True, help="Plan only, as `geoseg plan`.")
 @speech_options
 def segment(
-    scenes: tuple[str, ...], *, out: str, config: str | None, overwrite: bool, dry_run: bool, quiet: bool,
-    log_json: bool, **given: Any,
+    scenes: tuple[str, ...], *, out: str, config: str | None, resume: bool, overwrite: bool, dry_run: bool,
+    quiet: bool, log_json: bool, **given: Any,
 ) -> None:  # fmt: skip
     """Turn scenes into class rasters, polygons and a report."""
     settings = _settings(given, config)
@@ -87,10 +91,14 @@ def segment(
 
     paths = [Path(scene) for scene in scenes]
     with closing(open_progress(quiet=quiet, log_json=log_json)) as progress:
-        results = segment_scenes(
-            paths, Path(out), settings, overwrite=overwrite, command=tuple(sys.argv), progress=progress
-        )
+        results = segment_scenes(paths, Path(out), settings, overwrite=overwrite, resume=resume, progress=progress)
     _print_outputs(results)
+    failed = [line for result in results for line in _failures(result)]
+    if failed:
+        for line in failed:
+            say_fault(line, log_json=log_json)
+        sys.stdout.flush()
+        sys.exit(4)
 
 
 @geoseg.command()
@@ -228,6 +236,24 @@ def _print_outputs(results: list[Any]) -> None:
     for result in results:
         for path in result.outputs:
             click.echo(path)
+
+
+def _failures(result: Any) -> list[str]:
+    """A sentence for each tile that could not be read, or for the first of them."""
+    lines = [
+        "{}: rows {}..{}, columns {}..{} are nodata: {}".format(
+            result.folder,
+            at["row"],
+            at["row"] + at["height"] - 1,
+            at["col"],
+            at["col"] + at["width"] - 1,
+            tile["cause"],
+        )
+        for tile in result.failed
+        for at in (tile["window"],)
+    ]
+    more = len(lines) - _FAILURES
+    return lines if more < 1 else [*lines[:_FAILURES], f"{result.folder}: {more} more tiles failed; see run.json"]
 
 
 def _fail(message: str, code: int) -> None:

@@ -30,11 +30,13 @@ _MODEL = [
     _option("--overlap", type=int, default="tile / 8", help="By how many pixels tiles overlap."),
     _option("--blend", type=click.Choice(CHOICES["blend"]), help="How overlapping tiles are weighted."),
     _option("--block", type=int, help="About the side, in pixels, of what one task computes."),
-    _option("--batch", type=int, default="one a thread; 4 on a GPU", help="Tiles in hand at a time."),
+    _option(
+        "--batch", type=int, default="what its memory holds", help="Tiles at a time on a GPU; a CPU takes one a thread."
+    ),
 ]
 _MACHINE = [
     _option("--workers", type=int, help="Local worker processes; 0 computes in this process."),
-    _option("--threads", type=int, default="cores / workers", help="Threads of each process."),
+    _option("--threads", type=int, default="cores / workers, or the Dask worker's", help="Threads of each process."),
     _option("--scheduler", metavar="ADDRESS", default="none", help="Address of a Dask scheduler to use instead."),
     _option("--device", metavar="auto|cpu|cuda|cuda:N", help="Where the network runs."),
     _option("--engine", type=click.Choice(CHOICES["engine"]), help="What runs the network."),
@@ -76,6 +78,9 @@ segment_options = _apply([*_CONFIG, *_MODEL, *_MACHINE, *_SCENE, *_OUTPUT])
 tidy_options = _apply(_OUTPUT[1:4])
 speech_options = _apply(_SPEECH)
 out_option = click.option("--out", metavar="DIR", type=click.Path(), required=True, help="Folder for the outputs.")
+resume_option = click.option(
+    "--resume/--no-resume", default=True, show_default=True, help="Go on with an unfinished run in the folder."
+)
 overwrite_option = click.option("--overwrite", is_flag=True, help="Replace the run that lies in the folder.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 

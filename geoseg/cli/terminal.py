@@ -74,6 +74,10 @@ class JsonLines:
         """Log progress."""
         self._write(event="progress", stage=stage, done=done, total=total, pixels=pixels)
 
+    def fault(self, message: str) -> None:
+        """Log what went wrong."""
+        self._write(event="fault", message=message)
+
     def close(self) -> None:
         """Nothing to tidy."""
 
@@ -92,6 +96,14 @@ class Mute:
 
     def close(self) -> None:
         """Nothing to tidy."""
+
+
+def say_fault(message: str, *, log_json: bool) -> None:
+    """Say what went wrong in a run that goes on or has ended: also to those who want to hear no more than that."""
+    if log_json:
+        JsonLines().fault(message)
+    else:
+        print(f"geoseg: {message}", file=sys.stderr, flush=True)
 
 
 def open_progress(*, quiet: bool, log_json: bool) -> Bar | JsonLines | Mute:

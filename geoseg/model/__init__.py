@@ -13,8 +13,18 @@ from geoseg.model.bundle import (
     save_bundle,
     weights_path,
 )
-from geoseg.model.engine import LEVELS, BundleEngine, Engine, EngineChoice, EngineSource, engine_of, open_engine
+from geoseg.model.engine import (
+    LEVELS,
+    BundleEngine,
+    Engine,
+    EngineChoice,
+    EngineSource,
+    engine_of,
+    lanes_of,
+    open_engine,
+)
 from geoseg.model.fit import TileFit, fit_to_gsd
+from geoseg.model.normalise import Normaliser
 
 __all__ = [
     "LEVELS",
@@ -24,11 +34,13 @@ __all__ = [
     "EngineSource",
     "ModelBand",
     "ModelBundle",
+    "Normaliser",
     "TileFit",
     "engine_of",
     "find_bundle",
     "fit_to_gsd",
     "known_bundles",
+    "lanes_of",
     "load_bundle",
     "open_engine",
     "save_bundle",

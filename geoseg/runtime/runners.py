@@ -1,90 +1,109 @@
-"""Who runs the tasks: this process, local worker processes, or any Dask cluster.
-
-A task is a function, its arguments, and the keys of the tasks that must be done before. `run_tasks` hands them out in
-order, at most `limit` at a time, so that neither the scheduler nor the folder of waiting sums grows with the scene.
-"""
+"""Who runs the tasks: this process, local worker processes, or any Dask cluster."""
 
 from __future__ import annotations
 
-import heapq
 import logging
+import queue
 import signal
 import threading
-from collections import deque
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from geoseg.errors import EnvironmentFault
+from geoseg.runtime.news import TOPIC, listening
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
+
+    from geoseg.runtime.news import Listener, Message
+    from geoseg.runtime.tasks import Task
+
+    Note = Callable[[str], None]
 
 _CONNECT_S = 10
+_AT_ONCE = 2
+"""Tasks that a worker runs at a time: while the tiles of one block are forwarded, another is read or written."""
+_IN_HAND = 4
+"""Tasks a worker that are handed out: those that run, and as many that wait at the worker."""
+_PATIENCE_S = 15
+"""After so long without a result it is looked whether there is anyone to give one."""
+_FRESH_S = 2.0
+"""A list of workers is believed for so long."""
+GPU = "GPU"
+"""The resource by which Dask tells workers with a GPU apart: `dask worker --resources GPU=1`."""
 
 
-@dataclass(frozen=True)
-class Task:
-    """A call to be made once the tasks in `after` are done; `key` is unique and reads well in a dashboard."""
-
-    key: str
-    call: Callable[..., Any]
-    arguments: tuple[Any, ...]
-    after: tuple[str, ...] = ()
+class _StoppedError(Exception):
+    """The run was given up while a task was at work."""
 
 
-class Runner(Protocol):
-    """Something that runs tasks."""
-
-    @property
-    def limit(self) -> int:
-        """How many tasks it wants to have in hand."""
-
-    @property
-    def workers(self) -> list[str]:
-        """Names of the processes that compute."""
-
-    def submit(self, task: Task) -> None:
-        """Take a task whose predecessors are done."""
-
-    def next_done(self) -> tuple[str, Any]:
-        """Wait for any task; its key and result. Raises what the task raised."""
-
-
-class SerialRunner:
-    """Runs each task when its result is asked for, in this process."""
+class InProcessRunner:
+    """Runs tasks in threads of this process, two at a time."""
 
     def __init__(self) -> None:
         """Start idle."""
-        self.limit = 1
-        self.workers = ["this process"]
-        self._queue: deque[Task] = deque()
+        self.limit = _AT_ONCE + 1
+        self.pages: tuple[str, ...] = ()
+        self._threads = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="geoseg")
+        self._done: queue.SimpleQueue[tuple[str, Future[Any]]] = queue.SimpleQueue()
+        self._stopped = threading.Event()
 
     def submit(self, task: Task) -> None:
         """Queue the task."""
-        self._queue.append(task)
+        future = self._threads.submit(task.call, *task.arguments)
+        future.add_done_callback(lambda future: self._done.put((task.key, future)))
 
     def next_done(self) -> tuple[str, Any]:
-        """Run the oldest task."""
-        task = self._queue.popleft()
-        return task.key, task.call(*task.arguments)
+        """The next finished task."""
+        key, future = self._done.get()
+        return key, future.result()
+
+    def everywhere(self, call: Callable[..., Any], *arguments: Any) -> list[Any]:
+        """The result of a call in each process that computes: this one."""
+        return [call(*arguments)]
+
+    def tell(self, message: Message) -> None:
+        """Nobody listens but the caller itself."""
+
+    @contextmanager
+    def heard(self, listener: Listener) -> Iterator[None]:
+        """Hear the news of tasks."""
+
+        def pass_on(message: Message) -> None:
+            if self._stopped.is_set():
+                raise _StoppedError
+            listener(message)
+
+        with listening(pass_on):
+            try:
+                yield
+            finally:  # while tasks can still be told that nobody waits for them
+                self.close()
+
+    def close(self) -> None:
+        """Give up what is not done."""
+        self._stopped.set()
+        self._threads.shutdown(wait=True, cancel_futures=True)
 
 
 class DaskRunner:
     """Runs tasks on the workers of a Dask client."""
 
-    def __init__(self, client: Any) -> None:  # distributed.Client, untyped
-        """Use a connected client."""
-        from distributed import as_completed  # noqa: PLC0415
-
+    def __init__(self, client: Any, note: Note, pages: tuple[str, ...] = ()) -> None:  # distributed.Client, untyped
+        """Use a connected client; `note` takes what the user should know."""
+        self.pages = pages
         self._client = client
-        self._done = as_completed(loop=client.loop)
+        self._note = note
+        self._done: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._held: dict[str, Any] = {}  # Dask forgets a task of which nobody holds the future
+        self._known: tuple[float, dict[str, Any]] = (-_FRESH_S, {})
 
     @property
     def limit(self) -> int:
-        """Two tasks a thread: one running, one waiting at the worker."""
-        threads: int = sum(worker["nthreads"] for worker in self._info().values())
-        return 2 * max(1, threads)
+        """As many as keep all workers busy."""
+        return _IN_HAND * max(1, len(self._info()))
 
     @property
     def workers(self) -> list[str]:
@@ -93,13 +112,29 @@ class DaskRunner:
 
     def submit(self, task: Task) -> None:
         """Send the task; a dead worker's tasks are run again elsewhere, which is why tasks write atomically."""
-        self._done.add(self._client.submit(task.call, *task.arguments, key=task.key, pure=False))
+        gpus = any(GPU in worker.get("resources", {}) for worker in self._info().values())
+        # Half of one, so that two blocks share a GPU: one is forwarded, the other read or written.
+        resources = {GPU: 1 / _AT_ONCE} if task.network and gpus else None
+        future = self._client.submit(task.call, *task.arguments, key=task.key, pure=False, resources=resources)
+        self._held[task.key] = future
+        future.add_done_callback(self._done.put)
 
     def next_done(self) -> tuple[str, Any]:
-        """The next finished task."""
+        """The next finished task; waits for workers to come, if there are none.
+
+        Raises EnvironmentFault where a task kills its workers, or the scheduler is gone.
+        """
         from distributed import KilledWorker  # noqa: PLC0415
 
-        future = next(self._done)
+        future = None
+        while future is None:
+            try:
+                future = self._done.get(timeout=_PATIENCE_S)
+            except queue.Empty:
+                self._look_around()
+        self._held.pop(future.key, None)
+        if future.cancelled():
+            raise EnvironmentFault(self._gone())
         try:
             return future.key, future.result()
         except KilledWorker as error:
@@ -108,50 +143,73 @@ class DaskRunner:
                 "use a smaller --block or fewer --workers"
             ) from error
 
+    def everywhere(self, call: Callable[..., Any], *arguments: Any) -> list[Any]:
+        """The result of a call in each process that computes."""
+        stamp = f"{time.time_ns():x}"
+        futures = [
+            self._client.submit(call, *arguments, workers=[address], key=f"{call.__name__}-{stamp}-{k}", pure=False)
+            for k, address in enumerate(self.workers)
+        ]
+        for future in futures:
+            future.add_done_callback(self._done.put)
+        results = []
+        for _ in futures:
+            _, result = self.next_done()
+            results.append(result)
+        return results
+
+    def tell(self, message: Message) -> None:
+        """Tell whoever listens to the scheduler."""
+        self._client.log_event(TOPIC, message)
+
+    @contextmanager
+    def heard(self, listener: Listener) -> Iterator[None]:
+        """Hear the news of tasks."""
+        self._client.subscribe_topic(TOPIC, lambda event: listener(event[1]))
+        try:
+            yield
+        finally:
+            if self._client.status == "running":
+                self._client.unsubscribe_topic(TOPIC)
+
+    def close(self) -> None:
+        """Give up what is not done."""
+        if self._held and self._client.status == "running":
+            self._client.cancel(list(self._held.values()), force=True)
+        self._held.clear()
+
     def _info(self) -> dict[str, Any]:
-        info: dict[str, Any] = self._client.scheduler_info(n_workers=-1)["workers"]
-        return info
+        at, workers = self._known
+        if time.monotonic() - at > _FRESH_S:
+            try:
+                workers = self._client.scheduler_info(n_workers=-1)["workers"]
+            except (OSError, TimeoutError) as error:
+                raise EnvironmentFault(self._gone()) from error
+            self._known = (time.monotonic(), workers)
+        return workers
+
+    def _look_around(self) -> None:
+        if self._client.status != "running":
+            raise EnvironmentFault(self._gone())
+        if not self.workers:
+            self._note("no Dask worker is left; waiting for one to join")
+
+    def _gone(self) -> str:
+        return "the Dask scheduler is gone; start it again, and the same command goes on from what was finished"
 
 
-def run_tasks(tasks: Sequence[Task], runner: Runner) -> Iterator[tuple[Task, Any]]:
-    """Run tasks, earlier ones first as far as their predecessors are done; yields each with its result when it is done.
-
-    Raises ValueError where a task waits for one that is not there, and whatever a task raises.
-    """
-    by_key = {task.key: task for task in tasks}
-    rank = {task.key: k for k, task in enumerate(tasks)}
-    missing = {task.key: set(task.after) for task in tasks}
-    unknown = {key for after in missing.values() for key in after} - by_key.keys()
-    if unknown:
-        raise ValueError(f"tasks wait for {sorted(unknown)[:3]}, which are not among them")
-    followers: dict[str, list[str]] = {key: [] for key in by_key}
-    for key, after in missing.items():
-        for before in after:
-            followers[before].append(key)
-    ready = [rank[key] for key, after in missing.items() if not after]
-    heapq.heapify(ready)
-    in_hand = 0
-    while ready or in_hand:
-        while ready and in_hand < runner.limit:
-            runner.submit(tasks[heapq.heappop(ready)])
-            in_hand += 1
-        key, result = runner.next_done()
-        in_hand -= 1
-        for follower in followers[key]:
-            missing[follower].discard(key)
-            if not missing[follower]:
-                heapq.heappush(ready, rank[follower])
-        yield by_key[key], result
+AnyRunner = InProcessRunner | DaskRunner
 
 
 @contextmanager
-def open_runner(*, workers: int = 0, scheduler: str | None = None) -> Iterator[Runner]:
+def open_runner(*, workers: int = 0, scheduler: str | None = None, note: Note | None = None) -> Iterator[AnyRunner]:
     """The runner asked for: a scheduler's address wins, then `workers` local processes (0: this process).
 
-    Raises EnvironmentFault where nobody answers at the address.
+    `note` takes what the user should know. Raises EnvironmentFault where nobody answers at the address.
     """
+    note = note or _unheard
     if scheduler is None and workers < 1:
-        yield SerialRunner()
+        yield from _closing(InProcessRunner())
         return
     from distributed import Client, LocalCluster  # noqa: PLC0415  # 0.7 s
 
@@ -164,17 +222,39 @@ def open_runner(*, workers: int = 0, scheduler: str | None = None) -> Iterator[R
                 "or use --workers N"
             ) from error
         with client:
-            yield _checked(DaskRunner(client), scheduler)
+            yield from _closing(_checked(DaskRunner(client, note, _pages(client, note)), scheduler))
         return
     # Addresses of the loopback alone: a dashboard for the world to see would be a leak. What goes wrong in a worker
     # comes back as the error of its task; its own log would only repeat it, and complain of every goodbye.
     with _interrupts_ignored():
         cluster = LocalCluster(
-            n_workers=workers, threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0",
+            n_workers=workers, threads_per_worker=_AT_ONCE, host="127.0.0.1", dashboard_address="127.0.0.1:0",
             memory_limit=0, silence_logs=logging.CRITICAL,
         )  # fmt: skip
     with cluster, Client(cluster, set_as_default=False) as client:
-        yield DaskRunner(client)
+        yield from _closing(DaskRunner(client, note, _pages(client, note)))
+
+
+def _closing(runner: AnyRunner) -> Iterator[AnyRunner]:
+    try:
+        yield runner
+    finally:
+        runner.close()
+
+
+def _unheard(_message: str) -> None:
+    """Nobody wants to know."""
+
+
+def _pages(client: Any, note: Note) -> tuple[str, ...]:
+    """Addresses to watch the run at: the dashboard and the map of blocks in it."""
+    from geoseg.runtime.monitor import open_page  # noqa: PLC0415  # bokeh
+
+    try:
+        return (open_page(client), str(client.dashboard_link))
+    except EnvironmentFault as fault:
+        note(str(fault))
+        return ()
 
 
 @contextmanager

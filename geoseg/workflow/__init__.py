@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from geoseg.workflow.opening import open_run
     from geoseg.workflow.plan import Plan, plan_scene
     from geoseg.workflow.progress import Progress, Silent
-    from geoseg.workflow.segmenting import RunResult, segment_scene, segment_scenes
+    from geoseg.workflow.running import RunResult
+    from geoseg.workflow.segmenting import segment_scene, segment_scenes
     from geoseg.workflow.vectors import vectorize
     from geoseg.workflow.verify import verify_run
 
@@ -34,7 +35,7 @@ __all__ = [
 _HOME = {
     "Plan": "plan",
     "Progress": "progress",
-    "RunResult": "segmenting",
+    "RunResult": "running",
     "Silent": "progress",
     "open_run": "opening",
     "plan_scene": "plan",

@@ -15,7 +15,7 @@ from geoseg.write import replacing
 
 if TYPE_CHECKING:
     from geoseg.workflow.progress import Progress
-    from geoseg.workflow.segmenting import RunResult
+    from geoseg.workflow.running import RunResult
 
 SCENES = ("rotterdam_1.tif", "rotterdam_2.tif", "rotterdam_3.tif")
 

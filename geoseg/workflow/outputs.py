@@ -28,7 +28,6 @@ from geoseg.write.style import classes_qml, confidence_qml
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from geoseg.grid import Block
     from geoseg.segment import SegmentJob
     from geoseg.workflow.prepare import Prepared
 
@@ -46,13 +45,8 @@ _WHAT = {
 }
 
 
-def part_path(work: Path, block: Block) -> Path:
-    """Where a settled block lies until the final rasters are written."""
-    return work / f"part_{block.name}.tif"
-
-
-def write_rasters(job: SegmentJob, out: Path, work: Path) -> None:
-    """classes.tif, confidence.tif and, if asked for, probabilities.tif from the parts."""
+def raster_specs(job: SegmentJob) -> dict[str, tuple[int, RasterSpec]]:
+    """The rasters of a run: file name -> the first band of the parts that it takes, and what it is."""
     frame, legend = job.scene.frame, job.bundle.legend
     specs = {
         "classes.tif": (1, RasterSpec(frame, "uint8", NODATA, ("class",), "mode", legend=legend)),
@@ -61,11 +55,20 @@ def write_rasters(job: SegmentJob, out: Path, work: Path) -> None:
     if job.with_probabilities:
         scales = (1 / PROBABILITY_STEPS,) * len(legend.names)
         specs["probabilities.tif"] = (3, RasterSpec(frame, "uint8", NODATA, legend.names, "average", scales=scales))
-    for name, (first, spec) in specs.items():
-        write_cog(out / name, [(part_path(work, block), block.box, first) for block in job.grid.blocks], spec)
-    # QGIS styles a raster by what lies beside it; without, its legend lists all 256 entries of the colour table.
-    write_text(out / "classes.qml", classes_qml(legend))
-    write_text(out / "confidence.qml", confidence_qml())
+    return specs
+
+
+def write_raster(job: SegmentJob, name: str, out: Path) -> None:
+    """One of the rasters of a run from the parts, with its style.
+
+    QGIS styles a raster by what lies beside it; without, its legend lists all 256 entries of the colour table.
+    """
+    first, spec = raster_specs(job)[name]
+    write_cog(out / name, [(job.part_path(block), block.box, first) for block in job.grid.blocks], spec)
+    if name == "classes.tif":
+        write_text(out / "classes.qml", classes_qml(job.bundle.legend))
+    if name == "confidence.tif":
+        write_text(out / "confidence.qml", confidence_qml())
 
 
 def write_qgis(prepared: Prepared, out: Path) -> Path:

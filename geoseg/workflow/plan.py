@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from geoseg.model import engine_of
+from geoseg.model import engine_of, lanes_of
 from geoseg.segment import peak_rss_mb
 from geoseg.workflow.prepare import prepare
 
@@ -17,7 +17,11 @@ if TYPE_CHECKING:
 
     from geoseg.config import Settings
     from geoseg.grid import Block
+    from geoseg.model import EngineSource
     from geoseg.workflow.prepare import Prepared
+
+
+Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)
@@ -56,11 +60,8 @@ def plan_scene(path: Path, settings: Settings) -> Plan:
     info, grid = prepared.scene.info, prepared.grid
     job = prepared.job(path.parent)  # a plan writes nothing: the folder is never used
     engine = engine_of(job.engine)
-    tiles = np.zeros((engine.batch, len(prepared.bundle.bands), *prepared.fit.scene), np.float32)
-    engine(tiles)  # the first call pays for allocations
-    started = time.perf_counter()
-    engine(tiles)
-    a_tile = (time.perf_counter() - started) / engine.batch
+    tile = np.zeros((len(prepared.bundle.bands), *prepared.fit.scene), np.float32)
+    a_tile = _seconds_a_tile(job.engine, tile)
     largest = max(grid.blocks, key=lambda block: block.reach.area)
     return Plan(
         scene=str(path),
@@ -79,6 +80,15 @@ def plan_scene(path: Path, settings: Settings) -> Plan:
         seconds=round(a_tile * grid.tile_count / max(1, settings.workers), 1),
         notices=prepared.notices,
     )
+
+
+def _seconds_a_tile(source: EngineSource, tile: Array) -> float:
+    """With all lanes busy, and after a first round that pays for allocations."""
+    engine, lanes = engine_of(source), lanes_of(source)
+    list(lanes.map(engine, [tile] * engine.lanes))
+    started = time.perf_counter()
+    list(lanes.map(engine, [tile] * engine.lanes))
+    return (time.perf_counter() - started) / engine.lanes
 
 
 def plan_text(plan: Plan) -> str:

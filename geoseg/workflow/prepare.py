@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 from dataclasses import dataclass, replace
@@ -11,9 +12,10 @@ from typing import TYPE_CHECKING, Any, cast
 from geoseg.errors import UsageError
 from geoseg.grid import Grid
 from geoseg.model import BundleEngine, EngineChoice, ModelBundle, TileFit, find_bundle, fit_to_gsd
-from geoseg.scene import ClippedScene, FileScene, clip_scene, open_scene, parse_bands, resolve_scaling
+from geoseg.scene import ClippedScene, FileScene, Scaling, clip_scene, open_scene, parse_bands, resolve_scaling
 from geoseg.scene.info import share_of_zeros
 from geoseg.segment import SegmentJob
+from geoseg.workflow.key import code_sha256
 
 if TYPE_CHECKING:
     from geoseg.blend import Blend
@@ -71,14 +73,19 @@ class Prepared:
         """Role to band number."""
         return dict(zip(self.scene.roles, self.scene.bands, strict=True))
 
-    def job(self, folder: Path) -> SegmentJob:
-        """The job, its scaling fixed by a look at the scene."""
+    @property
+    def source(self) -> BundleEngine:
+        """Where workers get the engine from."""
         assert self.bundle.path is not None  # noqa: S101  # find_bundle found it in a folder
+        return BundleEngine(self.bundle.path, self.bundle.sha256, self.choice, self.fit.network)
+
+    def job(self, folder: Path, scaling: Scaling | None = None) -> SegmentJob:
+        """The job, its scaling fixed by a look at the scene, unless it is known."""
         return SegmentJob(
             scene=self.clipped or self.scene,
-            scaling=resolve_scaling(self.scene, self.bundle.scaling),
+            scaling=scaling or resolve_scaling(self.scene, self.bundle.scaling),
             bundle=self.bundle,
-            engine=BundleEngine(self.bundle.path, self.bundle.sha256, self.choice, self.fit.network),
+            engine=self.source,
             grid=self.grid,
             blend=cast("Blend", self.settings.blend),
             folder=folder,
@@ -112,13 +119,37 @@ def prepare(path: Path, settings: Settings) -> Prepared:
         engine=settings.engine,
         device=settings.device,
         precision=settings.precision,
-        threads=settings.threads or max(1, (os.cpu_count() or 1) // max(1, settings.workers)),
+        threads=settings.threads or _threads(settings),
         batch=settings.batch or 0,
     )
     clipped = clip_scene(scene, settings.aoi) if settings.aoi else None
     undeclared = scene.nodata is None and scene.info.mask == "none"
     zeros = share_of_zeros(scene.info.path, scene.bands) if undeclared else 0.0
     return Prepared(scene, bundle, fit, grid, choice, settings, clipped, zeros)
+
+
+def _threads(settings: Settings) -> int:
+    """The cores of this machine divided among the workers; 0, as many as a worker has, where those are elsewhere."""
+    return 0 if settings.scheduler else max(1, (os.cpu_count() or 1) // max(1, settings.workers))
+
+
+def job_key(prepared: Prepared, job: SegmentJob, engines: tuple[str, ...]) -> dict[str, Any]:
+    """All that determines the bytes of a run's blocks, but for the pixels of the scene; JSON values by name."""
+    record = scene_record(prepared, job)
+    changing = {"path", "bytes", "modified"}
+    area = "" if prepared.clipped is None else hashlib.sha256(prepared.clipped.area).hexdigest()
+    return {
+        "scene": record["path"],
+        "bands": {name: value for name, value in record.items() if name not in changing},
+        "area of interest": area,
+        "model": prepared.bundle.sha256,
+        "engine": list(engines),
+        "tiles": {"network": prepared.fit.network, "tile": list(job.grid.tile), "overlap": list(job.grid.overlap)},
+        "block": job.grid.block,
+        "blend": job.blend,
+        "probabilities": job.with_probabilities,
+        "code of geoseg": code_sha256(),
+    }
 
 
 def scene_record(prepared: Prepared, job: SegmentJob) -> dict[str, Any]:

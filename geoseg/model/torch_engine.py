@@ -1,0 +1,250 @@
+"""Networks in torch: on a CPU a tile a thread, on a GPU in batches. Imports torch: only for those who run one."""
+
+from __future__ import annotations
+
+import ctypes
+import ctypes.util
+import os
+import queue
+import sys
+import threading
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from geoseg.errors import EnvironmentFault, UsageError
+from geoseg.model.engine import LEVELS
+from geoseg.model.network import best_device, load_network
+
+if TYPE_CHECKING:
+    from geoseg.model.bundle import ModelBundle
+    from geoseg.model.engine import Engine, EngineChoice
+
+Array = np.ndarray[Any, Any]
+
+_STREAMS = 2
+"""Batches under way on a GPU: while one is computed, another travels."""
+_LARGEST_BATCH = 32
+_SHARE = 0.4
+"""Of a GPU's memory this share is filled with batches."""
+_GATHER_S = 0.005
+"""A batch waits so long for more tiles before it goes with empty places."""
+
+
+def open_torch_engine(bundle: ModelBundle, choice: EngineChoice, network_tile: int) -> Engine:
+    """The engine of a bundle in torch, in fp32 or under bf16/fp16 autocast, as `open_engine`."""
+    device = _device(choice.device)
+    network = _Network(bundle, device, _precision(choice.precision, device), network_tile)
+    if device.type == "cpu":
+        return CpuEngine(network, choice.threads or _threads_here())
+    return GpuEngine(network, choice.batch)
+
+
+class _Network:
+    """From normalised tiles to levels, channels last."""
+
+    def __init__(self, bundle: ModelBundle, device: torch.device, dtype: torch.dtype, tile: int) -> None:
+        self.device, self.dtype = device, dtype
+        self.channels, self.classes = len(bundle.bands), len(bundle.legend.classes)
+        self._tile = tile
+        self._network = load_network(bundle).to(device).to(memory_format=torch.channels_last)
+
+    @property
+    def name(self) -> str:
+        return f"torch {self.device} {str(self.dtype).removeprefix('torch.')}"
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """(N, channels, h, w) float32 on any device -> (N, classes, h, w) int16 on the network's."""
+        shape = x.shape[-2:]
+        with torch.inference_mode():
+            x = x.to(self.device, memory_format=torch.channels_last, non_blocking=True)
+            x = self._resize(x, (self._tile, self._tile), antialias=True)
+            with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+                logits = self._network(x)
+            probabilities = torch.softmax(logits.float(), dim=1)  # (N, C, tile, tile)
+            probabilities = self._resize(probabilities, shape, antialias=False)
+            return probabilities.mul_(LEVELS).round_().to(torch.int16).contiguous()
+
+    def _resize(self, x: torch.Tensor, shape: tuple[int, ...], *, antialias: bool) -> torch.Tensor:
+        if x.shape[-2:] == shape:
+            return x
+        resized: torch.Tensor = torch.nn.functional.interpolate(
+            x, shape, mode="bilinear", align_corners=False, antialias=antialias
+        )
+        return resized
+
+
+class CpuEngine:
+    """Each tile goes through the network alone, on one thread, several tiles at a time.
+
+    That is nearly twice as fast as one batch on all threads, and, since torch rounds otherwise with another number of
+    threads or tiles, it is what makes the result the same for any of them.
+    """
+
+    def __init__(self, network: _Network, threads: int) -> None:
+        """Run a network on so many threads."""
+        self.lanes = threads
+        self.name = network.name
+        self._network = network
+        _keep_freed_memory()
+
+    def __call__(self, tile: Array) -> Array:
+        """As `Engine.__call__`."""
+        torch.set_num_threads(1)  # of this thread
+        levels: Array = self._network(torch.from_numpy(tile)[None])[0].numpy()
+        return levels
+
+
+class GpuEngine:
+    """Tiles of any threads go through the network in batches of one shape; each caller gets its own tile back.
+
+    The batch is as large as asked for, or as fits into the memory of the GPU, and is halved where that runs out.
+    """
+
+    def __init__(self, network: _Network, batch: int) -> None:
+        """Run a network on its GPU."""
+        self._network = network
+        self._tiles: queue.SimpleQueue[tuple[Array, Future[Array]]] = queue.SimpleQueue()
+        self._shape: tuple[int, ...] | None = None
+        self._wanted = batch
+        self._lock = threading.Lock()
+        self.batch = batch or self._fitting()
+        self.lanes = 2 * _STREAMS * self.batch
+        self.name = f"{network.name} batches of {self.batch}"
+        for _ in range(_STREAMS):
+            threading.Thread(target=self._serve, daemon=True, name="gpu").start()
+
+    def __call__(self, tile: Array) -> Array:
+        """As `Engine.__call__`."""
+        future: Future[Array] = Future()
+        self._tiles.put((tile, future))
+        return future.result()
+
+    def _fitting(self) -> int:
+        """The batch that fits into memory: measured with one tile, so that the same GPU always gets the same answer."""
+        network, device = self._network, self._network.device
+        before = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        side = network._tile  # noqa: SLF001  # of this module
+        network(torch.zeros((1, network.channels, side, side)))
+        a_tile = max(1, torch.cuda.max_memory_allocated(device) - before)
+        total = torch.cuda.get_device_properties(device).total_memory
+        fits = int(total * _SHARE / (_STREAMS * a_tile))
+        return max(1, min(_LARGEST_BATCH, 1 << max(0, fits.bit_length() - 1)))
+
+    def _serve(self) -> None:
+        """Gather tiles, run them, hand them back; for as long as the process lives."""
+        stream = torch.cuda.Stream(self._network.device)  # type: ignore[no-untyped-call]
+        with torch.cuda.stream(stream):
+            while True:
+                tiles, futures = self._gather()
+                try:
+                    for levels, future in zip(self._run(tiles), futures, strict=True):
+                        future.set_result(levels)
+                except Exception as error:  # noqa: BLE001  # whatever it is, it is raised where the tile came from
+                    for future in futures:
+                        if not future.done():
+                            future.set_exception(error)
+
+    def _gather(self) -> tuple[list[Array], list[Future[Array]]]:
+        found = [self._tiles.get()]
+        while len(found) < self.batch:
+            try:
+                found.append(self._tiles.get(timeout=_GATHER_S))
+            except queue.Empty:
+                break
+        tiles, futures = zip(*found, strict=True)
+        return list(tiles), list(futures)
+
+    def _run(self, tiles: list[Array]) -> list[Array]:
+        """Levels of tiles; a batch that is not full gets empty tiles, since other shapes round otherwise."""
+        batch = self.batch
+        try:
+            levels: list[Array] = []
+            for first in range(0, len(tiles), batch):
+                group = tiles[first : first + batch]
+                full = torch.zeros((batch, *group[0].shape), pin_memory=True)
+                for place, tile in enumerate(group):
+                    full[place] = torch.from_numpy(tile)
+                found = self._network(full)[: len(group)].cpu().numpy()
+                levels.extend(found)
+        except torch.cuda.OutOfMemoryError as error:
+            if batch == 1:
+                raise EnvironmentFault(
+                    f"the memory of {self._network.device} does not hold one tile; use a smaller --tile or --device cpu"
+                ) from error
+        else:
+            return levels
+        with self._lock:
+            self.batch = min(self.batch, max(1, batch // 2))
+        torch.cuda.empty_cache()
+        return self._run(tiles)
+
+
+def _device(wanted: str) -> torch.device:
+    if wanted == "auto":
+        return best_device()
+    if wanted == "cpu":
+        return torch.device("cpu")
+    kind, _, index = wanted.partition(":")
+    if kind != "cuda" or (index and not index.isdigit()):
+        raise UsageError(f"--device: {wanted!r} is not one of auto, cpu, cuda, cuda:N")
+    count = torch.cuda.device_count()
+    if int(index or 0) >= count:
+        raise EnvironmentFault(f"--device {wanted}: this machine shows {count} CUDA devices; use --device cpu")
+    return torch.device("cuda", int(index) if index else _place() % count)
+
+
+def _precision(wanted: str, device: torch.device) -> torch.dtype:
+    named = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+    if wanted in named:
+        if wanted == "fp16" and device.type == "cpu":
+            raise UsageError("--precision: fp16 runs on a GPU alone; use bf16 or fp32 on the CPU")
+        return named[wanted]
+    if wanted != "auto":
+        raise UsageError(f"--precision: {wanted!r} is not one of auto, fp32, bf16, fp16")
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    # Without bf16 instructions, autocast on a CPU emulates them, slower than fp32.
+    supported = torch.ops.mkldnn._is_mkldnn_bf16_supported()  # noqa: SLF001  # torch offers no other way to ask
+    return torch.bfloat16 if supported else torch.float32
+
+
+def _dask_worker() -> Any:
+    """The Dask worker that this thread works for; None where there is none."""
+    if "distributed" not in sys.modules:
+        return None
+    from distributed import get_worker  # noqa: PLC0415
+
+    try:
+        return get_worker()
+    except ValueError:
+        return None
+
+
+def _threads_here() -> int:
+    """The threads that are ours: those of the Dask worker on a cluster, else all cores."""
+    worker = _dask_worker()
+    return worker.state.nthreads if worker is not None else os.cpu_count() or 1
+
+
+def _place() -> int:
+    """Where this worker stands among those of a local cluster, so that each takes a GPU of its own."""
+    name = str(getattr(_dask_worker(), "name", 0))
+    return int(name) if name.isdigit() else 0
+
+
+def _keep_freed_memory() -> None:
+    """Tell glibc to keep what is freed: tensors come and go with every layer, and each page fault waits for the others.
+
+    A seventh faster with two threads. Elsewhere than on glibc nothing is done.
+    """
+    library = ctypes.util.find_library("c")
+    if library is None or not sys.platform.startswith("linux"):
+        return
+    mallopt = getattr(ctypes.CDLL(library), "mallopt", None)
+    if mallopt is not None:
+        mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD
+        mallopt(-1, (1 << 31) - 1)  # M_TRIM_THRESHOLD
