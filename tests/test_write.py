@@ -11,6 +11,8 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import warnings
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,6 +27,8 @@ import pytest
 import rasterio
 import shapely
 from affine import Affine
+from PIL import Image
+from rasterio.errors import NotGeoreferencedWarning
 from rio_cogeo import cog_validate
 
 from geoseg.errors import EnvironmentFault, MissingCrsError, UsageError
@@ -45,7 +49,9 @@ from geoseg.write import (
     write_project,
     write_text,
 )
+from geoseg.write.cog import SPOOL, lay_out
 from geoseg.write.columns import COLUMNS, columns_of
+from geoseg.write.pyramid import halve, pyramid_of
 from geoseg.write.qgis import scene_stretch
 from geoseg.write.raster import same_crs
 from geoseg.write.stac import footprint
@@ -308,13 +314,180 @@ def test_overviews_of_codes_hold_codes(tmp_path: Path) -> None:
         assert set(np.unique(overview.read(1))) == {0, 4, 255}
 
 
+def vote(square: list[float], nodata: float, resampling: str) -> float:
+    """What four pixels by rows make in an overview, told one pixel at a time."""
+    valid = [value for value in square if value != nodata and not np.isnan(value)]
+    if resampling == "nearest":
+        return square[0]
+    if not valid:
+        return nodata
+    if resampling == "mode":
+        return max(valid, key=valid.count)  # of equals the first
+    mean = sum(valid) / len(valid)
+    return mean if nodata != nodata else int(np.floor(mean + 0.5))  # noqa: PLR0124  # only the floats have NaN here
+
+
+@pytest.mark.parametrize("resampling", ["mode", "average", "nearest"])
+@pytest.mark.parametrize(("dtype", "nodata"), [("uint8", 255), ("int16", -9), ("float32", np.nan), ("float64", np.nan)])
+@pytest.mark.parametrize("shape", [(2, 40, 60), (1, 31, 17), (1, 1, 1), (1, 1, 8), (3, 5, 1)])
+def test_an_overview_pixel_speaks_for_the_valid_of_its_four(
+    shape: tuple[int, int, int], dtype: str, nodata: float, resampling: str
+) -> None:
+    low = 0 if dtype == "uint8" else -8
+    pixels = np.random.default_rng(3).integers(low, low + 4, shape).astype(dtype)
+    pixels[np.random.default_rng(4).random(shape) < 0.3] = nodata
+    halved = halve(pixels, nodata, resampling)
+    bands, height, width = shape
+    assert (halved.dtype, halved.shape) == (pixels.dtype, (bands, -(-height // 2), -(-width // 2)))
+    padded = np.pad(pixels, ((0, 0), (0, height % 2), (0, width % 2)), constant_values=nodata)
+    for band, row, col in np.ndindex(halved.shape):
+        square = padded[band, 2 * row : 2 * row + 2, 2 * col : 2 * col + 2].ravel().tolist()
+        np.testing.assert_equal(halved[band, row, col], pixels.dtype.type(vote(square, nodata, resampling)))
+
+
+def test_a_mean_is_that_of_gdal_and_never_nodata(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 101, (1, 300, 500)).astype(np.uint8)
+    pixels[np.random.default_rng(1).random(pixels.shape) < 0.2] = 255
+    write_block(tmp_path / "a.tif", pixels, frame_of((300, 500)), 255)
+    with rasterio.open(tmp_path / "a.tif", "r+") as raster:
+        raster.build_overviews([2], rasterio.enums.Resampling.average)
+    with rasterio.open(tmp_path / "a.tif", overview_level=0) as overview:
+        np.testing.assert_array_equal(halve(pixels, 255, "average"), overview.read())
+    between = np.array([[[-1, 1], [1, -1]]], np.int16)
+    assert halve(between, 0, "average") == -1
+
+
+def test_each_level_is_half_of_the_one_before(tmp_path: Path) -> None:
+    frame = frame_of((1301, 2100))
+    pixels = np.random.default_rng(0).integers(0, 9, (5, *frame.shape)).astype(np.float32)
+    pixels[:, 700:, :900] = np.nan
+    assert pyramid_of(frame.shape, 20).window < 1301  # so that there are windows to put together
+    parts = parts_of(tmp_path, pixels, frame, [Box(0, 0, 1301, 777), Box(0, 777, 1301, 1323)])
+    spec = RasterSpec(frame, "float32", float("nan"), tuple("abcde"), "average")
+    out = tmp_path / "out.tif"
+    write_cog(out, [(path, box, 1) for path, box in parts], spec)
+    assert cog_validate(str(out), strict=True, quiet=True) == (True, [], [])
+    for level in range(-1, 3):
+        if level >= 0:
+            pixels = halve(pixels, np.nan, "average")
+        with rasterio.open(out, **({"overview_level": level} if level >= 0 else {})) as raster:
+            np.testing.assert_array_equal(raster.read(), pixels)
+    assert max(pixels.shape) <= 512 < 2 * max(pixels.shape)
+
+
 @pytest.mark.parametrize(
-    "shape", [(1, 1), (1, 1500), (3, 1025), (512, 512), (513, 512), (1024, 512), (2100, 1025), (1100, 256), (1025, 2)]
-)
+    "shape",
+    [
+        (1, 1), (1, 1500), (3, 1025), (512, 512), (513, 512), (1024, 512), (2100, 1025), (1100, 256), (1025, 2),
+        (4000, 3), (9000, 9), (1025, 1025),
+    ],
+)  # fmt: skip
 @pytest.mark.filterwarnings("error::rasterio.errors.RasterioDeprecationWarning")
 def test_rasters_of_any_shape_are_valid_cogs(tmp_path: Path, shape: tuple[int, int]) -> None:
     out = write_codes(tmp_path / "classes.tif", codes_of(shape), frame_of(shape))
     assert cog_validate(str(out), strict=True, quiet=True) == (True, [], [])
+
+
+def spool_of(folder: Path, codes: np.ndarray) -> tuple[Path, list[Path]]:
+    """What `lay_out` takes: a file of tags, and a file of tiles for each of two levels."""
+    paths = [folder / name for name in ("out.tif", "0.tif", "1.tif")]
+    for path, pixels in zip(paths, (codes[:1, :1], codes, codes[::2, ::2]), strict=True):
+        with rasterio.open(
+            path, "w", driver="GTiff", height=pixels.shape[0], width=pixels.shape[1], count=1, dtype="uint8",
+            nodata=255, crs=UTM, transform=frame_of((1, 1)).transform, compress="deflate", blockxsize=256,
+            blockysize=256, **SPOOL,
+        ) as raster:  # fmt: skip
+            raster.write(codes[None] if path.name == "0.tif" else pixels[None])
+            raster.update_tags(NAME="value")
+    return paths[0], paths[1:]
+
+
+@pytest.mark.parametrize("classic_bytes", [1 << 32, 0], ids=["classic", "big"])
+def test_the_layout_holds_what_it_promises(tmp_path: Path, classic_bytes: int) -> None:
+    codes = codes_of((1000, 700))
+    out, levels = spool_of(tmp_path, codes)
+    lay_out(out, levels, classic_bytes=classic_bytes)
+    content = out.read_bytes()
+    assert content[2] == (42 if classic_bytes else 43)
+    assert cog_validate(str(out), strict=True, quiet=True) == (True, [], [])
+    last = 0
+    for level in (0, -1):
+        with rasterio.open(out, **({"overview_level": level} if level >= 0 else {})) as raster:
+            np.testing.assert_array_equal(raster.read(1), codes[::2, ::2] if level >= 0 else codes)
+            assert raster.crs == rasterio.CRS.from_wkt(UTM)
+            assert raster.nodata == 255
+            assert raster.tags(ns="IMAGE_STRUCTURE").get("LAYOUT") == (None if level >= 0 else "COG")
+            assert raster.tags()["NAME"] == "value"
+        with rasterio.open(levels[level + 1]) as spooled:
+            stored = levels[level + 1].read_bytes()
+            for (row, col), _ in spooled.block_windows(1):
+                at, size = (
+                    int(spooled.get_tag_item(f"BLOCK_{what}_{col}_{row}", "TIFF", bidx=1))
+                    for what in ("OFFSET", "SIZE")
+                )
+                tile = stored[at : at + size]
+                framed = size.to_bytes(4, "little") + tile + tile[-4:]
+                found = content.index(framed, last)  # level by level, the smallest first, and by rows
+                last = found + len(framed)
+    assert last == len(content)
+
+
+@pytest.mark.parametrize("cut", ["missing", "short"])
+def test_a_tile_that_gdal_did_not_write_is_no_result(tmp_path: Path, cut: str) -> None:
+    out, levels = spool_of(tmp_path, codes_of((1000, 700)))
+    if cut == "short":
+        os.truncate(levels[0], levels[0].stat().st_size - 300)
+    else:
+        with rasterio.open(
+            levels[0], "w", driver="GTiff", height=1000, width=700, count=1, dtype="uint8", sparse_ok=True,
+            blockxsize=256, blockysize=256, **SPOOL,
+        ):  # fmt: skip
+            pass
+    with pytest.raises(OSError, match=r"error.*0\.tif"):
+        lay_out(out, levels)
+
+
+def test_pillow_reads_the_same_codes(tmp_path: Path) -> None:
+    codes = codes_of((1300, 1100))
+    with Image.open(write_codes(tmp_path / "classes.tif", codes, frame_of(codes.shape))) as image:
+        assert image.n_frames == 3
+        np.testing.assert_array_equal(np.asarray(image), codes)
+        image.seek(1)
+        np.testing.assert_array_equal(np.asarray(image), halve(codes[None], 255, "mode")[0])
+
+
+def test_two_threads_write_what_one_does(tmp_path: Path) -> None:
+    frame = Frame((1200, 900), Affine.identity(), None)  # of which rasterio would warn
+    parts = [(path, box, 1) for path, box in parts_of(tmp_path, codes_of(frame.shape)[None], frame, [frame.box])]
+    filters = list(warnings.filters)
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        with ThreadPoolExecutor(4) as pool:
+            outs = [tmp_path / f"{index}" / "classes.tif" for index in range(8)]
+            list(pool.map(lambda out: write_cog(out, parts, classes_spec(frame)), outs))
+    assert [warning for warning in heard if warning.category is NotGeoreferencedWarning] == []
+    assert warnings.filters == filters
+    assert len({out.read_bytes() for out in outs}) == 1
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_raster(tmp_path: Path) -> None:
+    codes = codes_of((2048, 2048))
+    write_block(tmp_path / "part.tif", codes[None], frame_of(codes.shape), 255)
+    code = (
+        "import resource, sys\nfrom pathlib import Path\nfrom affine import Affine\n"
+        "from geoseg.frame import Box, Frame\nfrom geoseg.write import RasterSpec, write_cog\n"
+        "folder, side = Path(sys.argv[1]), int(sys.argv[2])\n"
+        "boxes = [Box(row, col, 2048, 2048) for row in range(0, side, 2048) for col in range(0, side, 2048)]\n"
+        "spec = RasterSpec(Frame((side, side), Affine.scale(2), None), 'uint8', 255, ('class',), 'mode')\n"
+        "write_cog(folder / 'out.tif', [(folder / 'part.tif', box, 1) for box in boxes], spec)\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    )
+    peaks = [
+        int(subprocess.run([sys.executable, "-c", code, tmp_path, str(side)], capture_output=True, check=True).stdout)
+        for side in (2048, 20480)
+    ]
+    assert peaks[1] - peaks[0] < 100 << 10  # kB
 
 
 def test_what_no_part_covers_is_nodata(tmp_path: Path) -> None:
@@ -341,6 +514,19 @@ def test_a_part_that_is_missing_is_no_silent_nodata(tmp_path: Path) -> None:
     with pytest.raises(EnvironmentFault, match=r"classes\.tif cannot be written.*part_1_0\.tif"):
         write_cog(tmp_path / "classes.tif", [(path, box, 1)], classes_spec(frame))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_part_of_another_size_than_its_box_is_refused(tmp_path: Path) -> None:
+    frame = frame_of((40, 50))
+    [(path, _)] = parts_of(tmp_path, np.ones((1, 40, 50), np.uint8), frame, [Box(0, 0, 40, 49)])
+    with pytest.raises(ValueError, match=r"part_1_0\.tif has \(40, 49\) pixels"):
+        write_cog(tmp_path / "classes.tif", [(path, frame.box, 1)], classes_spec(frame))
+
+
+@pytest.mark.parametrize(("dtype", "nodata"), [("uint8", -1), ("uint8", 256), ("int16", 0.5), ("uint8", np.nan)])
+def test_nodata_that_no_pixel_can_hold_is_refused(dtype: str, nodata: float) -> None:
+    with pytest.raises(ValueError, match="nodata"):
+        RasterSpec(frame_of((1, 1)), dtype, nodata, ("a",), "nearest")
 
 
 def test_bands_keep_scale_unit_and_nan(tmp_path: Path) -> None:

@@ -25,6 +25,9 @@ _SIDES = (BLOCK, 256, 1024, 128, 2048, 64, 4096)
 _WINDOW_BYTES = 8 << 20
 """What is held in memory of a level at a time, or one tile if that is more."""
 
+_STRIP = 128
+"""Rows that are halved at a time, so that what is computed on the way stays in the processor's cache."""
+
 _WIDE = {"uint8": np.uint16, "uint16": np.uint32, "int16": np.int32, "float32": np.float64}
 """Where four values of a type can be added."""
 
@@ -47,8 +50,8 @@ class Pyramid:
     def below(self, level: int, box: Box) -> Iterator[tuple[Box, Box]]:
         """The windows of the level before that make a window of this one, each with the part of it that it makes.
 
-        >>> [made for _, made in pyramid_of((5000, 5000), 1).below(2, Box(0, 0, 1250, 1250))]
-        [Box(row=0, col=0, height=1250, width=1250)]
+        >>> [made for _, made in pyramid_of((3000, 1025), 1).below(1, Box(0, 0, 1500, 513))]
+        [Box(row=0, col=0, height=1024, width=513), Box(row=1024, col=0, height=476, width=513)]
         """
         for finer in self._windows(level - 1, Box(2 * box.row, 2 * box.col, 2 * box.height, 2 * box.width)):
             yield finer, Box(finer.row // 2, finer.col // 2, -(-finer.height // 2), -(-finer.width // 2))
@@ -90,11 +93,16 @@ def halve(pixels: Array, nodata: float, resampling: Resampling) -> Array:
     """
     if resampling == "nearest":
         return np.ascontiguousarray(pixels[:, ::2, ::2])
-    _, height, width = pixels.shape
+    bands, height, width = pixels.shape
     if height % 2 or width % 2:
         pixels = np.pad(pixels, ((0, 0), (0, height % 2), (0, width % 2)), constant_values=nodata)
-    quad = [np.ascontiguousarray(pixels[:, row::2, col::2]) for row in (0, 1) for col in (0, 1)]
-    return _mode(quad, nodata) if resampling == "mode" else _average(quad, nodata)
+    combine = _mode if resampling == "mode" else _average
+    out = np.empty((bands, -(-height // 2), -(-width // 2)), pixels.dtype)
+    for top in range(0, height, _STRIP):
+        strip = pixels[:, top : top + _STRIP]
+        quad = [np.ascontiguousarray(strip[:, row::2, col::2]) for row in (0, 1) for col in (0, 1)]
+        out[:, top // 2 : (top + _STRIP) // 2] = combine(quad, nodata)
+    return out
 
 
 def _mode(quad: list[Array], nodata: float) -> Array:

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 import warnings
-from contextlib import contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from itertools import islice
 from math import isnan
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from tempfile import TemporaryDirectory
+from threading import Lock
+from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree as ET
+from zlib import crc32
 
 import numpy as np
 import rasterio
 import rasterio.shutil
+from affine import Affine
 from rasterio.crs import CRS
 from rasterio.errors import NotGeoreferencedWarning
 from rasterio.io import MemoryFile
@@ -23,12 +28,14 @@ from geoseg.errors import EnvironmentFault
 from geoseg.frame import Box, Frame, parse_crs
 from geoseg.legend import NODATA, Legend
 from geoseg.write.atomic import replacing
+from geoseg.write.cog import SPOOL, lay_out
+from geoseg.write.pyramid import BLOCK, Pyramid, Resampling, halve, pyramid_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     import pyproj
-    from rasterio.io import DatasetReader
+    from rasterio.io import DatasetWriter
 
 Array = np.ndarray[Any, Any]
 Part = tuple[Path, Box, int]
@@ -37,15 +44,13 @@ Part = tuple[Path, Box, int]
 LEGEND_TAG = "GEOSEG_LEGEND"
 """The tag of a class raster that holds its legend as JSON."""
 
-BLOCK = 512
-"""Side of a part's tiles."""
+_WINDOWS_AT_ONCE = 4
+"""Read from a COG before it is opened anew: what was read of an open file, GDAL keeps as long as it finds room."""
 
-_SIDES = (BLOCK, 256, 1024, 128, 2048, 64, 4096)
-"""Sides of a COG's tiles, the first that will do; powers of two, since GDAL takes others for the first level alone."""
+_FILTERS = Lock()
 
-_CACHE_BYTES = 128 << 20
-_CHECK = 2048
-"""Side of the windows in which a written raster is compared with its parts."""
+_ANYWHERE = Affine.scale(2)
+"""Of files that are only tiles: a transform, for rasterio warns where there is none."""
 
 _SAME_PX = 1e-3
 """Two CRS that move no corner of a frame by so many pixels are one."""
@@ -70,7 +75,7 @@ class RasterSpec:
     nodata: float
     bands: tuple[str, ...]
     """A description for each band."""
-    resampling: Literal["mode", "nearest", "average"]
+    resampling: Resampling
     """How overviews are made: `mode` or `nearest` for codes, `average` for quantities."""
     legend: Legend | None = None
     """Of a raster of one band of codes: gives it a colour table and category names."""
@@ -83,6 +88,9 @@ class RasterSpec:
         """Refuse what GDAL would write wrongly or not at all."""
         if self.dtype not in _GDAL_TYPES:
             raise ValueError(f"dtype {self.dtype!r} is not one of {', '.join(_GDAL_TYPES)}")
+        kind = np.dtype(self.dtype)
+        if kind.kind != "f" and not (np.iinfo(kind).min <= self.nodata <= np.iinfo(kind).max and self.nodata % 1 == 0):
+            raise ValueError(f"nodata {self.nodata} is no {self.dtype}")
         if self.legend is not None and (len(self.bands) != 1 or self.dtype != "uint8"):
             raise ValueError("a legend goes with one band of uint8 codes")
         for name, values in (("scales", self.scales), ("units", self.units)):
@@ -96,15 +104,15 @@ def write_block(path: Path, arrays: Array, frame: Frame, nodata: float) -> None:
     Atomic, and safe where two workers write the same block. Raises EnvironmentFault where it cannot be written.
     """
     bands, height, width = arrays.shape
-    with _quiet(), replacing(path) as partial:
-        with rasterio.open(
-            partial, "w", driver="GTiff", count=bands, height=height, width=width, dtype=arrays.dtype, nodata=nodata,
+    with replacing(path) as partial:
+        with _open(
+            partial, "w", count=bands, height=height, width=width, dtype=arrays.dtype, nodata=nodata,
             crs=frame.crs, transform=frame.transform, tiled=True, blockxsize=BLOCK, blockysize=BLOCK,
-            interleave="band", compress="zstd", zstd_level=1, bigtiff="if_safer",
+            interleave="band", bigtiff="if_safer",
         ) as raster:  # fmt: skip
             raster.write(arrays)
         # A full disk may show here alone: GTiff's close reports nothing.
-        with rasterio.open(partial, driver="GTiff") as raster:
+        with _open(partial) as raster:
             if not _same(raster.read(), arrays):
                 raise EnvironmentFault(f"{path} does not hold what was written to it; the disk is full or faulty")
 
@@ -113,32 +121,24 @@ def write_cog(out: Path, parts: Sequence[Part], spec: RasterSpec) -> None:
     """Stream parts into one cloud-optimised GeoTIFF whose bytes do not depend on how it was cut into parts.
 
     Parts must not overlap (ValueError); what none covers is nodata. Memory does not grow with the raster. The file
-    and its `.aux.xml` (category names) appear only after every pixel was read back and compared with the parts.
+    and its `.aux.xml` (category names) appear only after every pixel, those of overviews too, was read back.
     Raises EnvironmentFault where it cannot be written.
     """
-    _refuse_overlaps([box for _, box, _ in parts])
-    block, overviews = _pyramid(spec.frame.shape)
-    options = {
-        "compress": "DEFLATE",  # which every reader has; ZSTD is missing from some
-        "predictor": "YES" if spec.resampling == "average" else "NO",
-        "blocksize": block,
-        "overviews": "AUTO" if overviews else "NONE",
-        "overview_count": overviews,
-        "overview_resampling": spec.resampling.upper(),
-        "overview_compress": "DEFLATE",
-        "num_threads": "ALL_CPUS",
-        "bigtiff": "IF_SAFER",
-    }
-    environment = rasterio.Env(GDAL_CACHEMAX=_CACHE_BYTES, GDAL_PAM_ENABLED=True)
-    with _quiet(), environment, replacing(out) as partial, MemoryFile(mosaic(parts, spec), ext="vrt") as vrt:
-        rasterio.shutil.copy(vrt.name, partial, driver="COG", **options)
-        with rasterio.open(vrt.name, driver="VRT") as source, rasterio.open(partial, driver="GTiff") as written:
-            _check(written, source, spec, out)
+    levels = pyramid_of(spec.frame.shape, np.dtype(spec.dtype).itemsize * len(spec.bands))
+    with rasterio.Env(GDAL_PAM_ENABLED=True), replacing(out) as partial:
+        with TemporaryDirectory(dir=partial.parent) as folder:
+            paths = [Path(folder) / f"{level}.tif" for level in range(len(levels.shapes))]
+            sums = _write_tiles(paths, Mosaic(parts, spec), levels)
+            _describe(partial, spec, levels)
+            lay_out(partial, paths)
+        _check(partial, out, spec, levels)
+        if not all(_holds(partial, level, expected) for level, expected in enumerate(sums)):
+            raise EnvironmentFault(f"{out} does not hold what was written to it; the disk is full or faulty")
 
 
 def read_legend(path: Path) -> Legend | None:
     """The legend that `write_cog` stored in a class raster; None where there is none, or the file is no GeoTIFF."""
-    with _quiet(), rasterio.open(path, sharing=False) as raster:
+    with _open(path, driver=None, sharing=False) as raster:
         if raster.driver != "GTiff":
             return None
         stored = raster.tags().get(LEGEND_TAG)
@@ -181,10 +181,97 @@ def color_table(legend: Legend) -> list[tuple[int, int, int, int]]:
     return table
 
 
-def mosaic(parts: Sequence[Part], spec: RasterSpec) -> bytes:
-    """A VRT that lays parts over the frame of `spec` and says of them all that `spec` does."""
-    height, width = spec.frame.shape
-    root = ET.Element("VRTDataset", rasterXSize=str(width), rasterYSize=str(height))
+class Mosaic:
+    """Parts laid over a frame."""
+
+    def __init__(self, parts: Sequence[Part], spec: RasterSpec) -> None:
+        """Raises ValueError where two parts share a pixel: which of them wins would be left to chance."""
+        self.spec = spec
+        self._parts = parts
+        edges = [(box.row, box.col, box.bottom, box.right) for _, box, _ in parts]
+        self._edges = np.array(edges, np.int64).reshape(-1, 4)
+        for index, (_, box, _) in enumerate(parts):
+            if len(meeting := self._meeting(box)) > 1:
+                other = next(parts[other][1] for other in meeting if other != index)
+                raise ValueError(f"parts overlap: {box} and {other}")
+
+    def read(self, box: Box) -> Array:
+        """Pixels (bands, height, width) of a box; nodata where there is no part."""
+        bands = len(self.spec.bands)
+        pixels = np.full((bands, *box.shape), self.spec.nodata, self.spec.dtype)
+        for index in self._meeting(box):
+            path, whole, first = self._parts[index]
+            inside = whole & box
+            window = _window(Box(inside.row - whole.row, inside.col - whole.col, *inside.shape))
+            with _open(path) as part:
+                if part.shape != whole.shape:
+                    raise ValueError(f"{path} has {part.shape} pixels, but its box is {whole}")
+                pixels[(slice(None), *inside.slices(box))] = part.read([*range(first, first + bands)], window=window)
+        return pixels
+
+    def _meeting(self, box: Box) -> Sequence[int]:
+        rows, cols, bottoms, rights = self._edges.T
+        meets = (rows < box.bottom) & (bottoms > box.row) & (cols < box.right) & (rights > box.col)
+        found: list[int] = np.flatnonzero(meets).tolist()
+        return found
+
+
+@dataclass(frozen=True)
+class _Tiles:
+    """Where a mosaic is written to, level by level, and the checksum of what was written to each window."""
+
+    mosaic: Mosaic
+    levels: Pyramid
+    rasters: list[DatasetWriter]
+    sums: list[dict[Box, int]]
+
+    def write(self, level: int, box: Box) -> Array:
+        """Write a window and all that it is made from, and return its pixels.
+
+        Each window is written once and whole, so that neither this nor GDAL holds more than one for each level.
+        """
+        spec = self.mosaic.spec
+        if level == 0:
+            pixels = self.mosaic.read(box)
+        else:
+            pixels = np.empty((len(spec.bands), *box.shape), spec.dtype)
+            for finer, made in self.levels.below(level, box):
+                halved = halve(self.write(level - 1, finer), spec.nodata, spec.resampling)
+                pixels[(slice(None), *made.slices(box))] = halved
+        self.rasters[level].write(pixels, window=_window(box))
+        self.sums[level][box] = crc32(pixels.data)
+        return pixels
+
+
+def _write_tiles(paths: Sequence[Path], mosaic: Mosaic, levels: Pyramid) -> list[dict[Box, int]]:
+    """Write each level as a GTiff that is nothing but its tiles; returns checksums of its windows."""
+    spec = mosaic.spec
+    options = _tile_options(spec, levels) | {"dtype": spec.dtype, "count": len(spec.bands), "transform": _ANYWHERE}
+    with ExitStack() as opened:
+        rasters = [
+            opened.enter_context(_open(path, "w", height=height, width=width, **options))
+            for path, (height, width) in zip(paths, levels.shapes, strict=True)
+        ]
+        tiles = _Tiles(mosaic, levels, rasters, [{} for _ in paths])
+        for box in levels.top():
+            tiles.write(len(paths) - 1, box)
+    return tiles.sums
+
+
+def _holds(path: Path, level: int, sums: dict[Box, int]) -> bool:
+    """Whether a level of a COG has these checksums."""
+    options: dict[str, Any] = {"overview_level": level - 1} if level else {}
+    rest = iter(sums.items())
+    while some := list(islice(rest, _WINDOWS_AT_ONCE)):
+        with _open(path, **options) as raster:
+            if any(crc32(raster.read(window=_window(box))) != expected for box, expected in some):
+                return False
+    return True
+
+
+def _description(spec: RasterSpec) -> bytes:
+    """A VRT of one pixel that says of itself all that `spec` does."""
+    root = ET.Element("VRTDataset", rasterXSize="1", rasterYSize="1")
     if spec.frame.crs is not None:
         ET.SubElement(root, "SRS").text = spec.frame.crs
     ET.SubElement(root, "GeoTransform").text = ", ".join(repr(value) for value in spec.frame.transform.to_gdal())
@@ -192,10 +279,7 @@ def mosaic(parts: Sequence[Part], spec: RasterSpec) -> bytes:
     if spec.legend is not None:
         tags[LEGEND_TAG] = json.dumps(spec.legend.to_json())
     _add_tags(root, tags)
-    for index in range(len(spec.bands)):
-        band = _band(spec, index)
-        band.extend(_source(part, index, spec) for part in parts)
-        root.append(band)
+    root.extend(_band(spec, index) for index in range(len(spec.bands)))
     xml: bytes = ET.tostring(root, encoding="utf-8")
     return xml
 
@@ -223,93 +307,62 @@ def _band(spec: RasterSpec, index: int) -> ET.Element:
     return band
 
 
-def _source(part: Part, index: int, spec: RasterSpec) -> ET.Element:
-    path, box, first = part
-    source = ET.Element("SimpleSource")
-    ET.SubElement(source, "SourceFilename", relativeToVRT="0").text = str(Path(path).absolute())
-    ET.SubElement(source, "SourceBand").text = str(first + index)
-    width, height, block = str(box.width), str(box.height), str(BLOCK)
-    # Said here, GDAL need not open every part to learn it.
-    ET.SubElement(
-        source, "SourceProperties", RasterXSize=width, RasterYSize=height,
-        DataType=_GDAL_TYPES[spec.dtype], BlockXSize=block, BlockYSize=block,
-    )  # fmt: skip
-    ET.SubElement(source, "SrcRect", xOff="0", yOff="0", xSize=width, ySize=height)
-    ET.SubElement(source, "DstRect", xOff=str(box.col), yOff=str(box.row), xSize=width, ySize=height)
-    return source
-
-
 def _add_tags(element: ET.Element, tags: dict[str, str]) -> None:
     metadata = ET.SubElement(element, "Metadata")
     for key, value in sorted(tags.items()):
         ET.SubElement(metadata, "MDI", key=key).text = value
 
 
-def _check(written: DatasetReader, source: DatasetReader, spec: RasterSpec, out: Path) -> None:
-    """Raise EnvironmentFault unless a raster is what it should be, to the last pixel."""
-    expected = {
-        "shape": (spec.frame.shape, written.shape),
-        "dtype": ((spec.dtype,) * len(spec.bands), written.dtypes),
-        "transform": (spec.frame.transform, written.transform),
-        "descriptions": (spec.bands, written.descriptions),
-        "layout": ("COG", written.tags(ns="IMAGE_STRUCTURE").get("LAYOUT")),
-        "overviews": (_pyramid(spec.frame.shape)[1], len(written.overviews(1))),
-        "nodata": (repr(float(spec.nodata)), repr(written.nodata)),  # as text, since NaN is not NaN
+def _describe(path: Path, spec: RasterSpec, levels: Pyramid) -> None:
+    """Write a GTiff that says, with what lies beside it, all that `spec` does; its one pixel means nothing."""
+    with MemoryFile(_description(spec), ext="vrt") as vrt:
+        rasterio.shutil.copy(vrt.name, path, driver="GTiff", **_tile_options(spec, levels))
+
+
+def _tile_options(spec: RasterSpec, levels: Pyramid) -> dict[str, Any]:
+    codes = spec.resampling != "average"
+    return SPOOL | {
+        "compress": "deflate",  # which every reader has; zstd is missing from some
+        "zlevel": 3 if codes else 1,  # of level 6 a third, and a fifth, of the time; 1.4 and 1.1 times the bytes
+        "predictor": 1 if codes else 3 if spec.dtype.startswith("float") else 2,
+        "blockxsize": levels.block,
+        "blockysize": levels.block,
     }
+
+
+def _check(written_path: Path, out: Path, spec: RasterSpec, levels: Pyramid) -> None:
+    """Raise EnvironmentFault unless a raster is what it should be, apart from its pixels."""
+    with _open(written_path) as written:
+        expected = {
+            "shape": (spec.frame.shape, written.shape),
+            "dtype": ((spec.dtype,) * len(spec.bands), written.dtypes),
+            "transform": (spec.frame.transform, written.transform),
+            "descriptions": (spec.bands, written.descriptions),
+            "layout": ("COG", written.tags(ns="IMAGE_STRUCTURE").get("LAYOUT")),
+            "overviews": (len(levels.shapes) - 1, len(written.overviews(1))),
+            "nodata": (repr(float(spec.nodata)), repr(written.nodata)),  # as text, since NaN is not NaN
+        }
+        crs = written.crs.to_wkt() if written.crs else None
     for what, (wanted, found) in expected.items():
         if wanted != found:
             raise EnvironmentFault(f"{out} was written with {what} {found}, not {wanted}; the file was not kept")
-    crs = written.crs.to_wkt() if written.crs else None
     if not same_crs(spec.frame.crs, crs, spec.frame):
         raise EnvironmentFault(f"{out} was written with crs {crs}, not {spec.frame.crs}; the file was not kept")
-    for window in _windows(spec.frame.box):
-        if not _same(written.read(window=window), source.read(window=window)):
-            raise EnvironmentFault(f"{out} does not hold what was written to it; the disk is full or faulty")
 
 
-def _pyramid(shape: tuple[int, int]) -> tuple[int, int]:
-    """Side of a tile and number of overviews: until 512 pixels hold the raster, or a row cannot be halved.
-
-    A level as wide as a tile, but higher, is taken for striped by some readers, hence other sides where that would be.
-
-    >>> _pyramid((4000, 3000)), _pyramid((8192, 4096)), _pyramid((4000, 2))
-    ((512, 3), (256, 4), (512, 1))
-    """
-    height, width = shape
-    levels = [level for level in range(width.bit_length()) if -(-height >> level) > BLOCK]
-    widths = {width >> level for level in levels} | {-(-width >> level) for level in levels}  # rounded either way
-    block = next((side for side in _SIDES if side not in widths), BLOCK)
-    count = 0
-    while max(height, width) >> count > BLOCK:
-        count += 1
-    return block, min(count, width.bit_length() - 1)
-
-
-def _windows(box: Box) -> Iterator[Window]:
-    for row in range(0, box.height, _CHECK):
-        for col in range(0, box.width, _CHECK):
-            inside = Box(row, col, _CHECK, _CHECK) & box
-            yield Window(inside.col, inside.row, inside.width, inside.height)
+def _window(box: Box) -> Window:
+    return Window(box.col, box.row, box.width, box.height)
 
 
 def _same(left: Array, right: Array) -> bool:
     return np.array_equal(left, right, equal_nan=left.dtype.kind == "f")
 
 
-def _refuse_overlaps(boxes: list[Box]) -> None:
-    """Raise ValueError where two boxes share a pixel: which of the parts wins would be left to chance."""
-    edges = np.array([(box.row, box.col, box.bottom, box.right) for box in boxes], np.int64).reshape(-1, 4)
-    for index, (row, col, bottom, right) in enumerate(edges):
-        after = edges[index + 1 :]
-        meets = (after[:, 0] < bottom) & (after[:, 2] > row) & (after[:, 1] < right) & (after[:, 3] > col)
-        if meets.any():
-            other = boxes[index + 1 + int(meets.argmax())]
-            raise ValueError(f"parts overlap: {boxes[index]} and {other}")
+def _open(path: Path, mode: str = "r", *, driver: str | None = "GTiff", **options: Any) -> Any:
+    """A raster, opened without a word: scenes without georeference are known as such.
 
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Scenes without georeference are known as such; a warning for each of their files says nothing new."""
-    with warnings.catch_warnings():
+    Under a lock, since filters of warnings belong to the process, and two threads may write a raster each.
+    """
+    with _FILTERS, warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        yield
+        return rasterio.open(path, mode, driver=driver, **options)
