@@ -3,7 +3,7 @@
     python pipelines/segment_folder.py SCENES OUT [--config configs/segment.yaml] [--pattern '*.tif']
 
 Each scene gets a folder of its name below OUT. A scene that cannot be segmented is told and left out; the others go on,
-and the exit code is then 3. Run it again and it goes on where it stopped.
+and the exit code is then 3; it is 4 where parts of one could not be read. Run it again and it goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -17,6 +17,9 @@ from pathlib import Path
 from geoseg.config import resolve_settings
 from geoseg.errors import GeosegError, InputError, UsageError
 from geoseg.workflow import segment_scene
+
+PARTIAL = 4
+"""The exit code where all is done, but for tiles that could not be read."""
 
 
 def main() -> int:
@@ -57,6 +60,9 @@ def main() -> int:
         except GeosegError as error:
             print(error, file=sys.stderr)
             return error.exit_code
+        if result.failed:
+            print(f"{scene.name}: {len(result.failed)} tiles failed, see {run / 'report.html'}", file=sys.stderr)
+            code = code or PARTIAL
         counts = ", ".join(f"{row['count']} {name}" for name, row in result.manifest["features"].items())
         print(f"{scene.name}: {counts or 'done'}")
     return code
