@@ -8,6 +8,7 @@ weights are products, their total over all tiles is the product of two vectors a
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
@@ -26,7 +27,10 @@ Ints = np.ndarray[Any, np.dtype[np.int32]]
 _TOTAL = 512
 """No pixel's weights sum to more along one axis: 512 * 512 * LEVELS < 2**31."""
 
+_ROWS = 32
 
+
+@lru_cache(maxsize=1024)
 def axis_window(axis: Axis, index: int, blend: Blend) -> Ints:
     """Weights (tile,) int32 of the tile `index` along an axis.
 
@@ -37,7 +41,7 @@ def axis_window(axis: Axis, index: int, blend: Blend) -> Ints:
         start, stop = (edge - axis.starts[index] for edge in axis.cells[index])
         window = np.zeros(axis.tile, np.int32)
         window[start:stop] = 1
-        return window
+        return _fixed(window)
     if blend not in BLENDS:
         raise UsageError(f"--blend: {blend!r} is not one of {', '.join(BLENDS)}")
     # Distance of a pixel's centre from the tile's edge, 0..1 in the middle.
@@ -46,8 +50,7 @@ def axis_window(axis: Axis, index: int, blend: Blend) -> Ints:
         shape = np.sin(inner * np.pi / 2) ** 2
     else:
         shape = inner if blend == "pyramid" else np.exp(-0.5 * ((1 - inner) / 0.5) ** 2)
-    weights: Ints = np.maximum(1, np.rint(shape * _peak(axis))).astype(np.int32)
-    return weights
+    return _fixed(np.maximum(1, np.rint(shape * _peak(axis))).astype(np.int32))
 
 
 def tile_weights(grid: Grid, tile: Tile, blend: Blend) -> Ints:
@@ -59,9 +62,8 @@ def tile_weights(grid: Grid, tile: Tile, blend: Blend) -> Ints:
 
 def total_weights(grid: Grid, box: Box, blend: Blend) -> Ints:
     """The sum of all tiles' weights at the pixels of a box inside the frame: (height, width) int32, at least 1."""
-    rows = _axis_total(grid.axes[0], box.row, box.bottom, blend)
-    cols = _axis_total(grid.axes[1], box.col, box.right, blend)
-    return rows[:, None] * cols
+    rows, cols = (_axis_total(axis, blend) for axis in grid.axes)
+    return rows[box.row : box.bottom, None] * cols[box.col : box.right]
 
 
 def add_tile(sums: Ints, area: Box, tile: Tile, levels: np.ndarray[Any, Any], weights: Ints) -> None:
@@ -69,8 +71,14 @@ def add_tile(sums: Ints, area: Box, tile: Tile, levels: np.ndarray[Any, Any], we
     common = tile.box & area
     rows, cols = common.slices(area)
     at = common.slices(tile.box)
-    weighted = np.multiply(levels[:, at[0], at[1]], weights[at], dtype=np.int32)
-    sums[:, rows, cols] += weighted
+    weights, weighted = weights[at], np.empty((_ROWS, common.width), np.int32)
+    # Some rows at a time, which stay in the cache between the three steps.
+    for channel, into in zip(levels[:, at[0], at[1]], sums[:, rows, cols], strict=True):
+        for row in range(0, common.height, _ROWS):
+            some = slice(row, row + _ROWS)
+            product = weighted[: len(weights[some])]
+            np.multiply(channel[some], weights[some], out=product, dtype=np.int32)
+            np.add(into[some], product, out=into[some])
 
 
 def _peak(axis: Axis) -> int:
@@ -80,10 +88,17 @@ def _peak(axis: Axis) -> int:
     return max(1, min(256, _TOTAL // covering))
 
 
-def _axis_total(axis: Axis, start: int, stop: int, blend: Blend) -> Ints:
-    total = np.zeros(stop - start, np.int32)
+@lru_cache(maxsize=8)
+def _axis_total(axis: Axis, blend: Blend) -> Ints:
+    """The weights of all tiles together, at each place of an axis."""
+    total = np.zeros(axis.size, np.int32)
     for index, first in enumerate(axis.starts):
-        low, high = max(first, start), min(first + axis.tile, stop)
-        if low < high:
-            total[low - start : high - start] += axis_window(axis, index, blend)[low - first : high - first]
-    return total
+        low, high = max(first, 0), min(first + axis.tile, axis.size)
+        total[low:high] += axis_window(axis, index, blend)[low - first : high - first]
+    return _fixed(total)
+
+
+def _fixed(array: Ints) -> Ints:
+    """The same array, which from now on many share."""
+    array.flags.writeable = False
+    return array

@@ -160,7 +160,7 @@ def test_probabilities_add_up_and_do_not_depend_on_company(folder: Path) -> None
     assert engine.lanes == 3
     rng = np.random.default_rng(0)
     tiles = rng.standard_normal((9, 4, 64, 64)).astype(np.float32)
-    together = list(lanes_of(source).map(engine, tiles))
+    together = [future.result() for future in [lanes_of(source).submit(0, engine, tile) for tile in tiles]]
     for tile, levels in zip(tiles, together, strict=True):
         assert levels.shape == (5, 64, 64)
         assert levels.dtype == np.int16

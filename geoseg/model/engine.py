@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from geoseg.errors import UsageError
+from geoseg.model.lanes import Lanes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -91,7 +91,7 @@ def engine_of(source: EngineSource) -> Engine:
         return _opened(source)
 
 
-def lanes_of(source: EngineSource) -> ThreadPoolExecutor:
+def lanes_of(source: EngineSource) -> Lanes:
     """The threads that call the engine of a source: one pool a process, whichever blocks their tiles belong to."""
     with _once:
         return _pool(source)
@@ -103,8 +103,8 @@ def _opened(source: EngineSource) -> Engine:
 
 
 @lru_cache(maxsize=2)
-def _pool(source: EngineSource) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(engine_of(source).lanes, thread_name_prefix="lane")
+def _pool(source: EngineSource) -> Lanes:
+    return Lanes(engine_of(source).lanes)
 
 
 def open_engine(bundle: ModelBundle, choice: EngineChoice, network_tile: int) -> Engine:

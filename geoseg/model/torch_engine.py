@@ -48,7 +48,7 @@ class _Network:
     def __init__(self, bundle: ModelBundle, device: torch.device, dtype: torch.dtype, tile: int) -> None:
         self.device, self.dtype = device, dtype
         self.channels, self.classes = len(bundle.bands), len(bundle.legend.classes)
-        self._tile = tile
+        self.tile = tile
         self._network = load_network(bundle).to(device).to(memory_format=torch.channels_last)
 
     @property
@@ -60,7 +60,7 @@ class _Network:
         shape = x.shape[-2:]
         with torch.inference_mode():
             x = x.to(self.device, memory_format=torch.channels_last, non_blocking=True)
-            x = self._resize(x, (self._tile, self._tile), antialias=True)
+            x = self._resize(x, (self.tile, self.tile), antialias=True)
             with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
                 logits = self._network(x)
             probabilities = torch.softmax(logits.float(), dim=1)  # (N, C, tile, tile)
@@ -107,10 +107,8 @@ class GpuEngine:
         """Run a network on its GPU."""
         self._network = network
         self._tiles: queue.SimpleQueue[tuple[Array, Future[Array]]] = queue.SimpleQueue()
-        self._shape: tuple[int, ...] | None = None
-        self._wanted = batch
         self._lock = threading.Lock()
-        self.batch = batch or self._fitting()
+        self.batch = self._tried(batch or self._fitting())
         self.lanes = 2 * _STREAMS * self.batch
         self.name = f"{network.name} batches of {self.batch}"
         for _ in range(_STREAMS):
@@ -127,12 +125,23 @@ class GpuEngine:
         network, device = self._network, self._network.device
         before = torch.cuda.memory_allocated(device)
         torch.cuda.reset_peak_memory_stats(device)
-        side = network._tile  # noqa: SLF001  # of this module
-        network(torch.zeros((1, network.channels, side, side)))
+        network(torch.zeros((1, network.channels, network.tile, network.tile), device=device))
         a_tile = max(1, torch.cuda.max_memory_allocated(device) - before)
         total = torch.cuda.get_device_properties(device).total_memory
         fits = int(total * _SHARE / (_STREAMS * a_tile))
         return max(1, min(_LARGEST_BATCH, 1 << max(0, fits.bit_length() - 1)))
+
+    def _tried(self, batch: int) -> int:
+        """A batch that the memory holds now: this one, halved as often as need be."""
+        shape = self._network.channels, self._network.tile, self._network.tile
+        while batch > 1:
+            try:
+                self._network(torch.zeros((batch, *shape), device=self._network.device))
+                break
+            except torch.cuda.OutOfMemoryError:
+                batch //= 2
+            torch.cuda.empty_cache()
+        return batch
 
     def _serve(self) -> None:
         """Gather tiles, run them, hand them back; for as long as the process lives."""
@@ -239,12 +248,14 @@ def _place() -> int:
 def _keep_freed_memory() -> None:
     """Tell glibc to keep what is freed: tensors come and go with every layer, and each page fault waits for the others.
 
-    A seventh faster with two threads. Elsewhere than on glibc nothing is done.
+    A seventh faster with two threads; in two pools, since one for each thread would keep more than they need. Elsewhere
+    than on glibc nothing is done.
     """
     library = ctypes.util.find_library("c")
     if library is None or not sys.platform.startswith("linux"):
         return
     mallopt = getattr(ctypes.CDLL(library), "mallopt", None)
     if mallopt is not None:
-        mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD
-        mallopt(-1, (1 << 31) - 1)  # M_TRIM_THRESHOLD
+        mallopt(-8, 2)  # M_ARENA_MAX
+        mallopt(-3, 32 << 20)  # M_MMAP_THRESHOLD
+        mallopt(-1, 512 << 20)  # M_TRIM_THRESHOLD

@@ -32,7 +32,7 @@ DRIVERS = ["GTiff", "JP2OpenJPEG", "HFA", "ENVI", "NITF", "PNG", "JPEG", "EHdr",
 
 # Read by GDAL when it first needs it, so it must stand in the environment before it opens a file. Left alone, its
 # block cache takes a twentieth of the machine's memory in every process.
-os.environ.setdefault("GDAL_CACHEMAX", "256")
+os.environ.setdefault("GDAL_CACHEMAX", "64")
 
 _OPEN_DATASETS = 16
 _ALPHA_GRADES = 0.05

@@ -89,6 +89,8 @@ class _Work:
     kept: _Kept = field(init=False)
     forwarded: int = 0
     retried: int = 0
+    rank: int | None = None
+    """Before which blocks this one comes in the lanes."""
     carry: Array | None = None
     """Sums of the rows that the last strip shares with the next."""
     failed: list[FailedTile] = field(default_factory=list)
@@ -109,7 +111,8 @@ class _Work:
         if not tiles:  # nothing to see here: the network is not even loaded for it
             return _Forwarding(strip, sums, [])
         lanes, lock = lanes_of(self.job.engine), threading.Lock()
-        futures = [lanes.submit(self._forward, strip, sums, tile, lock) for tile in tiles]
+        self.rank = lanes.rank() if self.rank is None else self.rank
+        futures = [lanes.submit(self.rank, self._forward, strip, sums, tile, lock) for tile in tiles]
         self.running += futures
         return _Forwarding(strip, sums, futures)
 

@@ -85,9 +85,14 @@ def plan_scene(path: Path, settings: Settings) -> Plan:
 def _seconds_a_tile(source: EngineSource, tile: Array) -> float:
     """With all lanes busy, and after a first round that pays for allocations."""
     engine, lanes = engine_of(source), lanes_of(source)
-    list(lanes.map(engine, [tile] * engine.lanes))
+
+    def all_at_once() -> None:
+        for future in [lanes.submit(lanes.rank(), engine, tile) for _ in range(engine.lanes)]:
+            future.result()
+
+    all_at_once()
     started = time.perf_counter()
-    list(lanes.map(engine, [tile] * engine.lanes))
+    all_at_once()
     return (time.perf_counter() - started) / engine.lanes
 
 
