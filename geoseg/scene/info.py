@@ -30,9 +30,10 @@ T = TypeVar("T")
 DRIVERS = ["GTiff", "JP2OpenJPEG", "HFA", "ENVI", "NITF", "PNG", "JPEG", "EHdr", "KEA"]
 """Formats that hold their own pixels. VRT, WMS, ERS and the like are left out: they point at other files or hosts."""
 
-# Read by GDAL when it first needs it, so it must stand in the environment before it opens a file. Left alone, its
-# block cache takes a twentieth of the machine's memory in every process.
-os.environ.setdefault("GDAL_CACHEMAX", "64")
+GDAL_CACHE_MB = 64
+"""Left alone, GDAL's cache of blocks takes a twentieth of the machine's memory in every process."""
+# Read by GDAL when it first needs it, so it must stand in the environment before it opens a file.
+os.environ.setdefault("GDAL_CACHEMAX", str(GDAL_CACHE_MB))
 
 _OPEN_DATASETS = 16
 _ALPHA_GRADES = 0.05

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from geoseg.model import engine_of, lanes_of
+from geoseg.scene.info import GDAL_CACHE_MB
 from geoseg.segment import peak_rss_mb
 from geoseg.workflow.prepare import prepare
 
@@ -75,7 +76,7 @@ def plan_scene(path: Path, settings: Settings) -> Plan:
         overlap=grid.overlap,
         blocks=len(grid.blocks),
         block=largest.box.shape,
-        memory_mb=round(peak_rss_mb() + predict_block_mb(prepared, largest)),
+        memory_mb=round(predict_worker_mb(prepared)),
         disk_mb=round(predict_disk_mb(prepared), 1),
         seconds=round(a_tile * grid.tile_count / max(1, settings.workers), 1),
         notices=prepared.notices,
@@ -111,10 +112,28 @@ def plan_text(plan: Plan) -> str:
     return "\n".join([*lines, *(f"  note    {notice}" for notice in plan.notices)])
 
 
-def predict_block_mb(prepared: Prepared, block: Block) -> float:
-    """What a block adds to the peak of a worker that has run its network: pixels as read and mirrored, mask, sums."""
+def predict_worker_mb(prepared: Prepared) -> float:
+    """The peak of a worker: what it loads and what its network takes, measured here, and two blocks in work."""
+    import geoseg.workflow.tasks  # noqa: F401, PLC0415  # what a worker imports
+
+    if prepared.settings.workers or prepared.settings.scheduler:
+        import distributed  # noqa: F401, PLC0415
+    largest = sorted((predict_block_mb(prepared, block) for block in prepared.grid.blocks), reverse=True)
     stored = np.dtype(prepared.scene.dtype).itemsize * len(prepared.scene.bands)
-    return block.reach.area * (2 * stored + 1 + 4 * len(prepared.bundle.legend.classes)) / 1e6
+    cached = min(GDAL_CACHE_MB, stored * prepared.grid.shape[0] * prepared.grid.shape[1] / 1e6)
+    return peak_rss_mb() + sum(largest[:2]) + cached
+
+
+def predict_block_mb(prepared: Prepared, block: Block) -> float:
+    """What a block holds: strips of pixels and sums while it is forwarded, and what is kept of it."""
+    grid, classes = prepared.grid, len(prepared.bundle.legend.classes)
+    strip = block.tiles[0].box.height * block.reach.width
+    # One strip is read and mirrored, one waits, two are forwarded; those two have sums as well.
+    pixels = 4 * strip * (np.dtype(prepared.scene.dtype).itemsize * len(prepared.scene.bands) + 1)
+    sums = (2 * strip + grid.overlap[0] * block.reach.width) * 4 * classes
+    border = 2 * (grid.overlap[0] * block.box.width + grid.overlap[1] * block.box.height)
+    kept = block.box.area * (2 + classes * prepared.settings.probabilities) + 2 * border * 4 * classes
+    return (pixels + sums + kept) / 1e6
 
 
 def predict_disk_mb(prepared: Prepared) -> float:
@@ -125,4 +144,5 @@ def predict_disk_mb(prepared: Prepared) -> float:
     row = max(block.box.height for block in grid.blocks) * width
     borders = 4 * classes * 2 * (grid.overlap[0] * width + grid.overlap[1] * grid.blocks[0].box.height)
     rasters = 2 + (classes if prepared.settings.probabilities else 0)
-    return (2 * row * rasters + 2 * borders + 2 * height * width * rasters) / 1e6
+    # Parts, a byte a pixel and band; and rasters, which lie there twice while they are put together.
+    return (2 * row * rasters + 2 * borders + 3 * height * width * rasters) / 1e6

@@ -1,18 +1,20 @@
 """A scene on a GPU against the network alone.
 
-    python tests/benchmarks/gpu.py [SIDE] [MODEL]
+    python tests/benchmarks/gpu.py [SIDE]
 
-First the network by itself, in bf16 on tiles that lie in the memory of the GPU, for several batches. Then whole
-scenes, uncompressed and DEFLATE, with blocks of several sizes, rasters out: seconds by step, and the rate of the scene
-beside that of the network. Then the laws: equal bytes for all blocks, a batch that is too large for the memory is
-halved, and nearly all classes are those of the CPU in fp32.
+For the embedded model, and for an untrained U-Net on a ResNet-152: first the network by itself, in bf16 on tiles that
+lie in the memory of the GPU, for several batches; then whole scenes, uncompressed and DEFLATE, with blocks of several
+sizes, rasters out: seconds by step, and the rate of the scene beside that of the network. Then the laws: equal bytes
+for all blocks, a batch that is too large for the memory is halved, and nearly all classes are those of the CPU in fp32.
 """
 
 from __future__ import annotations
 
+import itertools
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +23,11 @@ import rasterio
 import torch
 from affine import Affine
 from rasterio.windows import Window
+from safetensors.torch import save
 
 from geoseg.config import Settings
-from geoseg.model import find_bundle
-from geoseg.model.network import load_network
+from geoseg.model import find_bundle, save_bundle
+from geoseg.model.network import build_network, load_network
 from geoseg.workflow import segment_scene
 
 TILE = 512
@@ -34,23 +37,35 @@ ROLES = ("red", "green", "blue", "nir")
 def main() -> None:
     """Print the tables."""
     side = int(sys.argv[1]) if len(sys.argv) > 1 else 8192
-    model = sys.argv[2] if len(sys.argv) > 2 else "aerial"
     print(torch.cuda.get_device_name(), "torch", torch.__version__)
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
-        best = print_network(model)
-        for compress in ("none", "deflate"):
-            scene = write_texture(place / f"{compress}.tif", side, compress)
-            for block in (2048, 4096):
-                record = run(scene, place / f"{compress}_{block}", model, block=block, device="cuda")
+        scenes = {how: write_texture(place / f"{how}.tif", side, how) for how in ("none", "deflate")}
+        for model in ("aerial", str(save_large_bundle(place / "large"))):
+            print(model)
+            best = print_network(model)
+            outs = []
+            for compress, block in itertools.product(scenes, (2048, 4096)):
+                outs.append(place / f"{Path(model).name}_{compress}_{block}")
+                record = run(scenes[compress], outs[-1], model, block=block, device="cuda")
                 print_scene(f"{compress} {block}", record, best)
-        same_bytes([place / f"{compress}_{block}" for compress in ("none", "deflate") for block in (2048, 4096)])
+            same_bytes(outs)
         small = write_texture(place / "small.tif", 2048, "none")
-        run(small, place / "cuda", model, block=2048, device="cuda")
-        record = run(small, place / "halved", model, block=2048, device="cuda", batch=1 << 14)
+        run(small, place / "cuda", "aerial", device="cuda")
+        record = run(small, place / "halved", "aerial", device="cuda", batch=1 << 14)
         print("a batch that was too large:", record["engine"])
-        run(small, place / "cpu", model, block=2048, device="cpu", precision="fp32")
+        run(small, place / "cpu", "aerial", device="cpu", precision="fp32")
         print(f"classes as on the CPU in fp32: {agreement(place / 'cuda', place / 'cpu'):.3%}")
+
+
+def save_large_bundle(folder: Path) -> Path:
+    """An untrained U-Net on a ResNet-152."""
+    like = find_bundle("aerial")
+    torch.manual_seed(0)
+    network = build_network("Unet", "resnet152", len(like.bands), len(like.legend.classes), {})
+    bundle = replace(like, name="large", architecture="Unet", encoder="resnet152", decoder={}, card={}, scores={})
+    save_bundle(bundle, save(network.state_dict()), folder)
+    return folder
 
 
 def print_network(model: str) -> float:
