@@ -7,11 +7,12 @@ import queue
 import signal
 import threading
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from concurrent.futures import CancelledError, Future, wait
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from geoseg.errors import EnvironmentFault
+from geoseg.model.lanes import Lanes
 from geoseg.runtime.news import TOPIC, listening
 
 if TYPE_CHECKING:
@@ -31,6 +32,9 @@ _PATIENCE_S = 15
 """After so long without a result it is looked whether there is anyone to give one."""
 _FRESH_S = 2.0
 """A list of workers is believed for so long."""
+_GONE = "the Dask scheduler is gone; start it again, and the same command goes on from what was finished"
+_GOODBYE_S = 5
+"""How long running tasks of this process are waited for when a run is given up."""
 GPU = "GPU"
 """The resource by which Dask tells workers with a GPU apart: `dask worker --resources GPU=1`."""
 
@@ -46,18 +50,21 @@ class InProcessRunner:
         """Start idle."""
         self.limit = _AT_ONCE + 1
         self.pages: tuple[str, ...] = ()
-        self._threads = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="geoseg")
+        self._threads = Lanes(_AT_ONCE)
+        self._open: set[Future[Any]] = set()
         self._done: queue.SimpleQueue[tuple[str, Future[Any]]] = queue.SimpleQueue()
         self._stopped = threading.Event()
 
     def submit(self, task: Task) -> None:
         """Queue the task."""
-        future = self._threads.submit(task.call, *task.arguments)
+        future = self._threads.submit(0, task.call, *task.arguments)
+        self._open.add(future)
         future.add_done_callback(lambda future: self._done.put((task.key, future)))
 
     def next_done(self) -> tuple[str, Any]:
         """The next finished task."""
         key, future = self._done.get()
+        self._open.discard(future)
         return key, future.result()
 
     def everywhere(self, call: Callable[..., Any], *arguments: Any) -> list[Any]:
@@ -83,9 +90,11 @@ class InProcessRunner:
                 self.close()
 
     def close(self) -> None:
-        """Give up what is not done."""
+        """Give up what is not done; a task that does not hear of it in time goes on until the process ends."""
         self._stopped.set()
-        self._threads.shutdown(wait=True, cancel_futures=True)
+        running = [future for future in self._open if not future.cancel()]
+        wait(running, timeout=_GOODBYE_S)
+        self._open.clear()
 
 
 class DaskRunner:
@@ -115,7 +124,8 @@ class DaskRunner:
         gpus = any(GPU in worker.get("resources", {}) for worker in self._info().values())
         # Half of one, so that two blocks share a GPU: one is forwarded, the other read or written.
         resources = {GPU: 1 / _AT_ONCE} if task.network and gpus else None
-        future = self._client.submit(task.call, *task.arguments, key=task.key, pure=False, resources=resources)
+        with self._there():
+            future = self._client.submit(task.call, *task.arguments, key=task.key, pure=False, resources=resources)
         self._held[task.key] = future
         future.add_done_callback(self._done.put)
 
@@ -134,7 +144,7 @@ class DaskRunner:
                 self._look_around()
         self._held.pop(future.key, None)
         if future.cancelled():
-            raise EnvironmentFault(self._gone())
+            raise EnvironmentFault(_GONE)
         try:
             return future.key, future.result()
         except KilledWorker as error:
@@ -159,43 +169,48 @@ class DaskRunner:
         return results
 
     def tell(self, message: Message) -> None:
-        """Tell whoever listens to the scheduler."""
-        self._client.log_event(TOPIC, message)
+        """Tell whoever listens to the scheduler; if that is gone, nobody does."""
+        with suppress(EnvironmentFault), self._there():
+            self._client.log_event(TOPIC, message)
 
     @contextmanager
     def heard(self, listener: Listener) -> Iterator[None]:
         """Hear the news of tasks."""
-        self._client.subscribe_topic(TOPIC, lambda event: listener(event[1]))
+        with self._there():
+            self._client.subscribe_topic(TOPIC, lambda event: listener(event[1]))
         try:
             yield
         finally:
-            if self._client.status == "running":
+            with suppress(EnvironmentFault), self._there():
                 self._client.unsubscribe_topic(TOPIC)
 
     def close(self) -> None:
         """Give up what is not done."""
-        if self._held and self._client.status == "running":
+        with suppress(EnvironmentFault), self._there():
             self._client.cancel(list(self._held.values()), force=True)
         self._held.clear()
 
     def _info(self) -> dict[str, Any]:
         at, workers = self._known
         if time.monotonic() - at > _FRESH_S:
-            try:
+            with self._there():
                 workers = self._client.scheduler_info(n_workers=-1)["workers"]
-            except (OSError, TimeoutError) as error:
-                raise EnvironmentFault(self._gone()) from error
             self._known = (time.monotonic(), workers)
         return workers
 
     def _look_around(self) -> None:
-        if self._client.status != "running":
-            raise EnvironmentFault(self._gone())
         if not self.workers:
             self._note("no Dask worker is left; waiting for one to join")
 
-    def _gone(self) -> str:
-        return "the Dask scheduler is gone; start it again, and the same command goes on from what was finished"
+    @contextmanager
+    def _there(self) -> Iterator[None]:
+        """Raise EnvironmentFault where the scheduler does not answer."""
+        if self._client.status != "running":
+            raise EnvironmentFault(_GONE)
+        try:
+            yield
+        except (OSError, TimeoutError, CancelledError) as error:
+            raise EnvironmentFault(_GONE) from error
 
 
 AnyRunner = InProcessRunner | DaskRunner
@@ -213,6 +228,9 @@ def open_runner(*, workers: int = 0, scheduler: str | None = None, note: Note | 
         return
     from distributed import Client, LocalCluster  # noqa: PLC0415  # 0.7 s
 
+    # What goes wrong comes back as the error of a task, or as a sentence of ours; Dask's own words would repeat it.
+    for name in ("distributed", "distributed.client"):  # Dask gives each of them a level of its own
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     if scheduler is not None:
         try:
             client = Client(scheduler, timeout=_CONNECT_S, set_as_default=False)
