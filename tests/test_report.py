@@ -191,7 +191,9 @@ def test_a_picture_shows_the_bands_and_masks_that_the_scene_reads(tmp_path: Path
 
 def test_classes_keep_their_colours_enlarged_and_reduced(tmp_path: Path) -> None:
     codes, _ = labelled((40, 60))
-    picture = np.array(class_picture(write(tmp_path / "a.tif", codes, nodata=NODATA), LAND_COVER, max_side=120))
+    drawn = class_picture(write(tmp_path / "a.tif", codes, nodata=NODATA), LAND_COVER, max_side=120)
+    assert drawn.mode == "P"
+    picture = np.array(drawn.convert("RGBA"))
     for entry in LAND_COVER.classes:
         here = np.kron(codes == entry.code, np.ones((2, 2), bool))
         assert (picture[here] == (*entry.rgb, 255)).all()
@@ -199,7 +201,9 @@ def test_classes_keep_their_colours_enlarged_and_reduced(tmp_path: Path) -> None
     halves = np.where(np.arange(400) < 200, 1, 3).astype(np.uint8)[None].repeat(400, 0)
     reduced = class_picture(write(tmp_path / "b.tif", halves), LAND_COVER, max_side=40)
     assert reduced.size == (40, 40)
-    assert {color for _, color in reduced.getcolors()} == {(*LAND_COVER.classes[k].rgb, 255) for k in (1, 3)}
+    assert {color for _, color in reduced.convert("RGBA").getcolors()} == {
+        (*LAND_COVER.classes[k].rgb, 255) for k in (1, 3)
+    }
 
 
 def test_confidence_grows_lighter(tmp_path: Path) -> None:
@@ -226,6 +230,21 @@ def test_an_overlay_leaves_background_and_nodata_alone() -> None:
     with pytest.raises(FrameMismatchError):
         overlay_picture(scene.resize((4, 4)), classes, legend)
     assert np.array(foreground_picture(classes, {legend.classes[0].rgb}))[..., 3].sum() == 25 * 255
+
+
+def test_a_palette_changes_no_picture_of_the_foreground(tmp_path: Path) -> None:
+    codes, _ = labelled((40, 60))
+    classes = class_picture(write(tmp_path / "a.tif", codes, nodata=NODATA), LAND_COVER)
+    background = {entry.rgb for entry in LAND_COVER.classes if entry.kind == "background"}
+    drawn = foreground_picture(classes, background)
+    plain = foreground_picture(classes.convert("RGBA"), background)
+    assert (drawn.mode, plain.mode) == ("P", "RGBA")
+    assert drawn.convert("RGBA").tobytes() == plain.tobytes()
+    back = Image.open(BytesIO(base64.b64decode(data_uri(drawn).partition(",")[2])))
+    assert back.convert("RGBA").tobytes() == plain.tobytes()
+    scene = Image.new("RGBA", classes.size, "red")
+    laid = [overlay_picture(scene, picture, LAND_COVER) for picture in (classes, classes.convert("RGBA"))]
+    assert laid[0].tobytes() == laid[1].tobytes()
 
 
 def test_a_damaged_scene_still_has_a_picture_of_what_is_whole(tmp_path: Path) -> None:

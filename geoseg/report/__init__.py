@@ -5,13 +5,14 @@ reduced reads, `render_report` lays all of it out as one self-contained page, `c
 picture.
 """
 
-from geoseg.report.numbers import ClassNumbers, SceneNumbers, count_classes
+from geoseg.report.numbers import ClassNumbers, SceneNumbers, count_classes, count_jointly, scene_numbers
 from geoseg.report.page import RunReport, render_report
 from geoseg.report.pictures import (
     RgbSource,
     class_picture,
     confidence_picture,
     overlay_picture,
+    preview_picture,
     rgb_source,
     scene_picture,
 )
@@ -27,10 +28,13 @@ __all__ = [
     "confidence_picture",
     "contact_sheet",
     "count_classes",
+    "count_jointly",
     "draw_scale_bar",
     "ground_width_m",
     "overlay_picture",
+    "preview_picture",
     "render_report",
     "rgb_source",
+    "scene_numbers",
     "scene_picture",
 ]

@@ -24,6 +24,10 @@ BINS = 10
 _SIDE = 1024
 """About the side of the windows that are counted at a time."""
 
+_PIECE = 1 << 16
+"""About so many pixels are counted at a time."""
+
+Bytes = np.ndarray[Any, np.dtype[np.uint8]]
 Counts = np.ndarray[Any, np.dtype[np.int64]]
 
 
@@ -83,13 +87,24 @@ def count_classes(classes: Path, confidence: Path, legend: Legend, pixel_area_m2
             f"{classes} has {info.frame.shape} pixels (height, width), {confidence} has {other.frame.shape}; "
             "they must come from one run"
         )
-    joint = np.zeros((256, 256), np.int64)  # [code, confidence]
+    joint = np.zeros((256, 256), np.int64)
     for box in _boxes(info):
-        codes = read_window(info.path, [1], box)[0].astype(np.intp)
-        percent = read_window(other.path, [1], box)[0]
-        joint += np.bincount((codes * 256 + percent).ravel(), minlength=joint.size).reshape(joint.shape)
+        joint += count_jointly(read_window(info.path, [1], box)[0], read_window(other.path, [1], box)[0])
     _check(joint, legend, info.path, other.path)
-    return _summarise(joint, legend, pixel_area_m2)
+    return scene_numbers(joint, legend, pixel_area_m2)
+
+
+def count_jointly(codes: Bytes, confidence: Bytes) -> Counts:
+    """How many pixels have a code and a confidence: (H, W) and (H, W) uint8 -> (256, 256) int64, [code, confidence]."""
+    counts = np.zeros(256 * 256, np.int64)
+    rows = max(1, _PIECE // codes.shape[1])
+    for top in range(0, codes.shape[0], rows):  # numpy counts in indices of eight bytes: a piece's stay in the cache
+        pairs = codes[top : top + rows].astype(np.intp)
+        pairs <<= 8
+        pairs |= confidence[top : top + rows]
+        found = np.bincount(pairs.ravel())
+        counts[: len(found)] += found
+    return counts.reshape(256, 256)
 
 
 def _boxes(info: SceneInfo) -> Iterator[Box]:
@@ -114,7 +129,8 @@ def _check(joint: Counts, legend: Legend, classes: str, confidence: str) -> None
         raise InputError(f"{confidence} has no confidence of 0..100 % at {unsure} pixels that {classes} gives a class")
 
 
-def _summarise(joint: Counts, legend: Legend, pixel_area_m2: float | None) -> SceneNumbers:
+def scene_numbers(joint: Counts, legend: Legend, pixel_area_m2: float | None) -> SceneNumbers:
+    """What the counts of all pixels of a scene, added up from `count_jointly`, amount to."""
     by_percent = joint[:NODATA, :101]
     valid = int(by_percent.sum())
     percents = np.arange(101)

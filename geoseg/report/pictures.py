@@ -15,14 +15,13 @@ from rasterio.windows import Window
 from geoseg.errors import FrameMismatchError
 from geoseg.legend import NODATA, Legend
 from geoseg.scene.info import forget_error, open_dataset, open_without_overviews
+from geoseg.segment.preview import MAX_SIDE, reduced_shape, shown_bands
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from geoseg.scene import FileScene
-
-MAX_SIDE = 1400
-"""The longer side of a picture in pixels, at most."""
 
 CONFIDENCE_RAMP = (
     (0, 0x3B, 0x0F, 0x4A),
@@ -41,6 +40,7 @@ _FINEST_RETRY = 16
 Array = np.ndarray[Any, Any]
 Piece = tuple[int, int, int, int]
 """Row, column, height and width in the picture."""
+Rgb = tuple[float, float, float]
 Read = Callable[[Any, Window, tuple[int, int]], Array]
 """Reads a window of a dataset at a shape (height, width)."""
 
@@ -65,14 +65,9 @@ class RgbSource:
 
 def rgb_source(scene: FileScene) -> RgbSource:
     """What a picture of a scene shows: the bands of red, green and blue, else the first ones, where they are valid."""
-    by_role = dict(zip(scene.roles, scene.bands, strict=True))
-    if {"red", "green", "blue"} <= set(by_role):
-        bands = by_role["red"], by_role["green"], by_role["blue"]
-    else:
-        red, green, blue = (*scene.bands, *scene.bands[-1:] * 2)[:3]
-        bands = red, green, blue
+    red, green, blue = (scene.bands[band] for band in shown_bands(scene.roles))
     file_mask = "file" in scene.info.mask
-    return RgbSource(scene.info.path, bands, nodata=scene.nodata, alpha=scene.alpha, file_mask=file_mask)
+    return RgbSource(scene.info.path, (red, green, blue), nodata=scene.nodata, alpha=scene.alpha, file_mask=file_mask)
 
 
 def scene_picture(source: RgbSource, max_side: int = MAX_SIDE) -> Image.Image:
@@ -91,33 +86,34 @@ def scene_picture(source: RgbSource, max_side: int = MAX_SIDE) -> Image.Image:
         valid &= stack[3] > 0
     if source.file_mask:
         valid &= _read_mask(path, max_side)
-    picture = np.dstack([_stretched(rgb, valid, source), np.where(valid, 255, 0).astype(np.uint8)])
-    return _enlarged(Image.fromarray(picture), max_side)
+    limits = None if source.low is None or source.high is None else (source.low, source.high)
+    return _drawn(rgb, valid, limits, max_side)
+
+
+def preview_picture(pixels: Array, seen: Array) -> Image.Image:
+    """What `read_preview` returns, in RGBA: stretched and enlarged as by `scene_picture`, transparent where unseen."""
+    with np.errstate(over="ignore"):  # a double may be beyond all that can be drawn
+        rgb = pixels.astype(np.float32)
+    return _drawn(rgb, seen & np.isfinite(rgb).all(axis=0), None, MAX_SIDE)
 
 
 def class_picture(classes: Path, legend: Legend, max_side: int = MAX_SIDE) -> Image.Image:
-    """The class raster in the legend's colours, RGBA, sized as by `scene_picture`; nodata is transparent.
+    """The class raster in the legend's colours, with a palette, sized as by `scene_picture`; nodata is transparent.
 
     Where it is reduced, a pixel shows the class that most of its pixels have.
     """
     stack, read = _read_reduced(str(classes), [1], max_side, Resampling.mode)
-    colors = np.zeros((256, 4), np.uint8)
-    for entry in legend.classes:
-        colors[entry.code] = (*entry.rgb, 255)
-    codes = np.where(read, stack[0], NODATA)
-    return _enlarged(Image.fromarray(colors[codes]), max_side)
+    places = np.full(256, len(legend.classes), np.uint8)
+    places[list(legend.codes)] = np.arange(len(legend.classes))
+    return _painted(places[np.where(read, stack[0], NODATA)], [entry.rgb for entry in legend.classes], max_side)
 
 
 def confidence_picture(confidence: Path, max_side: int = MAX_SIDE) -> Image.Image:
-    """The confidence raster (percent, 255 is nodata) in the colours of `CONFIDENCE_RAMP`, RGBA, sized as the others."""
+    """The confidence raster (percent, 255 is nodata) in the colours of `CONFIDENCE_RAMP`, as by `class_picture`."""
     stack, read = _read_reduced(str(confidence), [1], max_side, Resampling.average)
-    percents = np.arange(101)
-    stops = [stop[0] for stop in CONFIDENCE_RAMP]
-    colors = np.zeros((256, 4), np.uint8)
-    for channel in range(3):
-        colors[:101, channel] = np.rint(np.interp(percents, stops, [stop[channel + 1] for stop in CONFIDENCE_RAMP]))
-    colors[:101, 3] = 255
-    return _enlarged(Image.fromarray(colors[np.where(read, stack[0], NODATA)]), max_side)
+    percents, stops = np.arange(101), [stop[0] for stop in CONFIDENCE_RAMP]
+    ramp = [np.interp(percents, stops, [stop[channel] for stop in CONFIDENCE_RAMP]) for channel in (1, 2, 3)]
+    return _painted(np.where(read, np.minimum(stack[0], 101), 101), np.rint(ramp).astype(int).T.tolist(), max_side)
 
 
 def confidence_color(percent: float) -> str:
@@ -139,7 +135,7 @@ def overlay_picture(scene: Image.Image, classes: Image.Image, legend: Legend, al
     if scene.size != classes.size:
         raise FrameMismatchError(f"the scene's picture has {scene.size} pixels, that of its classes {classes.size}")
     layer = foreground_picture(classes, {entry.rgb for entry in legend.classes if entry.kind == "background"})
-    pixels = np.array(layer)
+    pixels = np.array(layer.convert("RGBA"))
     weight = np.where(_outlines(pixels), 1.0, alpha) * (pixels[..., 3:] > 0)
     base = np.array(scene.convert("RGBA"))
     base[..., :3] = np.rint(base[..., :3] * (1 - weight) + pixels[..., :3] * weight)
@@ -148,6 +144,8 @@ def overlay_picture(scene: Image.Image, classes: Image.Image, legend: Legend, al
 
 def foreground_picture(classes: Image.Image, background: set[tuple[int, int, int]]) -> Image.Image:
     """A `class_picture` in which the colours of `background` are transparent."""
+    if classes.mode == "P" and "transparency" not in classes.info:
+        return _without(classes, background)
     pixels = np.array(classes.convert("RGBA"))
     for color in background:
         pixels[(pixels[..., :3] == color).all(axis=-1)] = 0
@@ -166,20 +164,10 @@ def _outlines(pixels: Array) -> Array:
     return edge
 
 
-def _reduced_shape(shape: tuple[int, int], max_side: int) -> tuple[int, int]:
-    """The size (height, width) at which a raster is read.
-
-    >>> _reduced_shape((5000, 10000), 1000), _reduced_shape((300, 200), 1000)
-    ((500, 1000), (300, 200))
-    """
-    factor = max(1.0, max(shape) / max_side)
-    return max(1, round(shape[0] / factor)), max(1, round(shape[1] / factor))
-
-
 def _read_reduced(path: str, bands: list[int], max_side: int, resampling: Resampling) -> tuple[Array, Array]:
-    """Bands (bands, height, width) at the size of `_reduced_shape`; where they could be read (height, width) bool."""
+    """Bands (bands, height, width) at the size of `reduced_shape`; where they could be read (height, width) bool."""
     dataset = open_dataset(path)
-    stack = np.zeros((len(bands), *_reduced_shape(dataset.shape, max_side)), dataset.dtypes[0])
+    stack = np.zeros((len(bands), *reduced_shape(dataset.shape, max_side)), dataset.dtypes[0])
 
     def read(dataset: Any, window: Window, shape: tuple[int, int]) -> Array:
         values: Array = dataset.read(bands, window=window, out_shape=(len(bands), *shape), resampling=resampling)
@@ -189,8 +177,8 @@ def _read_reduced(path: str, bands: list[int], max_side: int, resampling: Resamp
 
 
 def _read_mask(path: str, max_side: int) -> Array:
-    """The file's own mask at the size of `_reduced_shape`; false where it could not be read."""
-    stack = np.zeros((1, *_reduced_shape(open_dataset(path).shape, max_side)), np.uint8)
+    """The file's own mask at the size of `reduced_shape`; false where it could not be read."""
+    stack = np.zeros((1, *reduced_shape(open_dataset(path).shape, max_side)), np.uint8)
 
     def read(dataset: Any, window: Window, shape: tuple[int, int]) -> Array:
         mask: Array = dataset.read_masks(1, window=window, out_shape=shape)
@@ -251,10 +239,16 @@ def _quarters(row: int, col: int, height: int, width: int) -> list[Piece]:
     return [(top, left, tall, wide) for top, tall in rows for left, wide in cols if tall and wide]
 
 
-def _stretched(rgb: Array, valid: Array, source: RgbSource) -> Array:
+def _drawn(rgb: Array, valid: Array, limits: tuple[Rgb, Rgb] | None, max_side: int) -> Image.Image:
+    """Bands (3, height, width) float32 as a picture, stretched between black and white or the percentiles."""
+    picture = np.dstack([_stretched(rgb, valid, limits), np.where(valid, 255, 0).astype(np.uint8)])
+    return _enlarged(Image.fromarray(picture), max_side)
+
+
+def _stretched(rgb: Array, valid: Array, limits: tuple[Rgb, Rgb] | None) -> Array:
     """Bands (3, height, width) float32 -> (height, width, 3) uint8."""
-    if source.low is not None and source.high is not None:
-        low, high = np.array(source.low, np.float32), np.array(source.high, np.float32)
+    if limits is not None:
+        low, high = (np.array(limit, np.float32) for limit in limits)
     elif valid.any():
         low, high = np.percentile(rgb[:, valid], (1, 99), axis=1).astype(np.float32)
     else:
@@ -263,6 +257,28 @@ def _stretched(rgb: Array, valid: Array, source: RgbSource) -> Array:
     scaled = (np.where(valid, rgb, 0) - low[:, None, None]) / span[:, None, None]
     stretched: Array = np.rint(np.clip(scaled, 0, 1) * 255).astype(np.uint8)
     return np.moveaxis(np.where(valid, stretched, 0), 0, -1)
+
+
+def _painted(places: Array, colors: Sequence[Sequence[int]], max_side: int) -> Image.Image:
+    """A picture of places (height, width) uint8 in a palette; the place after the last colour is transparent."""
+    return _enlarged(_indexed(places, [*((*color, 255) for color in colors), (0, 0, 0, 0)]), max_side)
+
+
+def _indexed(places: Array, colors: Sequence[Sequence[int]]) -> Image.Image:
+    """A picture of places (height, width) uint8 in a palette of at most 256 colours (red, green, blue, alpha)."""
+    picture = Image.fromarray(places)
+    picture.putpalette(bytes(value for color in colors for value in color), "RGBA")
+    return picture
+
+
+def _without(picture: Image.Image, background: set[tuple[int, int, int]]) -> Image.Image:
+    """A picture with a palette of which some colours are made transparent."""
+    colors = np.array(picture.getpalette("RGBA"), np.uint8).reshape(-1, 4)
+    gone = [place for place, (*rgb, alpha) in enumerate(colors.tolist()) if not alpha or tuple(rgb) in background]
+    places = np.arange(256, dtype=np.uint8)
+    places[gone] = gone[:1]  # one place for all of them: that is stored in less
+    colors[gone] = 0
+    return _indexed(places[np.array(picture)], colors.tolist())
 
 
 def _enlarged(picture: Image.Image, max_side: int) -> Image.Image:

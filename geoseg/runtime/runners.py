@@ -11,7 +11,7 @@ from concurrent.futures import CancelledError, Future, wait
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from geoseg.errors import EnvironmentFault
+from geoseg.errors import EnvironmentFault, GeosegError
 from geoseg.model.lanes import Lanes
 from geoseg.runtime.news import TOPIC, listening
 
@@ -125,7 +125,9 @@ class DaskRunner:
         # Half of one, so that two blocks share a GPU: one is forwarded, the other read or written.
         resources = {GPU: 1 / _AT_ONCE} if task.network and gpus else None
         with self._there():
-            future = self._client.submit(task.call, *task.arguments, key=task.key, pure=False, resources=resources)
+            future = self._client.submit(
+                _plainly, task.call, *task.arguments, key=task.key, pure=False, resources=resources
+            )
         self._held[task.key] = future
         future.add_done_callback(self._done.put)
 
@@ -157,7 +159,9 @@ class DaskRunner:
         """The result of a call in each process that computes."""
         stamp = f"{time.time_ns():x}"
         futures = [
-            self._client.submit(call, *arguments, workers=[address], key=f"{call.__name__}-{stamp}-{k}", pure=False)
+            self._client.submit(
+                _plainly, call, *arguments, workers=[address], key=f"{call.__name__}-{stamp}-{k}", pure=False
+            )
             for k, address in enumerate(self.workers)
         ]
         for future in futures:
@@ -211,6 +215,15 @@ class DaskRunner:
             yield
         except (OSError, TimeoutError, CancelledError) as error:
             raise EnvironmentFault(_GONE) from error
+
+
+def _plainly(call: Callable[..., Any], *arguments: Any) -> Any:
+    """Call; an error of ours leaves without what it was raised from, which, if it is of GDAL, cannot be unpickled."""
+    try:
+        return call(*arguments)
+    except GeosegError as error:
+        error.__cause__ = error.__context__ = None
+        raise
 
 
 AnyRunner = InProcessRunner | DaskRunner

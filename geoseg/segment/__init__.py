@@ -19,6 +19,7 @@ from geoseg.segment.job import (
     this_worker,
     write_receipt,
 )
+from geoseg.segment.preview import read_preview
 from geoseg.segment.settle import BlockLabels, settle_block
 from geoseg.segment.strips import read_strips
 
@@ -31,6 +32,7 @@ __all__ = [
     "border_boxes",
     "forward_block",
     "peak_rss_mb",
+    "read_preview",
     "read_receipt",
     "read_strips",
     "settle_block",

@@ -17,6 +17,7 @@ from geoseg.model import engine_of, lanes_of
 from geoseg.model.normalise import Normaliser
 from geoseg.segment.borders import border_boxes
 from geoseg.segment.job import Receipt, SegmentJob, Stopwatch, appearing
+from geoseg.segment.preview import Preview
 from geoseg.segment.strips import Strip, read_strips
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ def unheard(state: str, tiles: int, pixels: int) -> None:
 
 def forward_block(job: SegmentJob, block: Block, tell: Tell = unheard) -> Receipt:
     """Run the network over the tiles that the block owns; leaves the result in `job.sums_path(block)`.
+
+    The block's share of the picture of the scene, made of the pixels in passing, is left in `job.preview_path(block)`.
 
     The block is worked through strip by strip: while the tiles of one are forwarded, the strip before is labelled and
     the next one is read, so that memory goes with the width of a block and not with its area. Tiles that cannot be
@@ -87,6 +90,7 @@ class _Work:
     block: Block
     watch: Stopwatch
     kept: _Kept = field(init=False)
+    preview: Preview = field(init=False)
     forwarded: int = 0
     retried: int = 0
     rank: int | None = None
@@ -98,6 +102,7 @@ class _Work:
 
     def __post_init__(self) -> None:
         self.kept = _Kept(self.job, self.block)
+        self.preview = Preview(self.job, self.block)
         self.classes = len(self.job.bundle.legend.classes)
         self.normalise = Normaliser.of(self.job.bundle, self.job.scaling, self.job.scene.roles, self.job.scene.dtype)
 
@@ -129,6 +134,8 @@ class _Work:
 
     def finish(self, before: _Forwarding, until: int) -> tuple[int, int]:
         """Wait for a strip's tiles; rows above `until` are final then. The tiles and pixels done by it."""
+        with self.watch("preview"):
+            self.preview.take(before.strip)
         for tile in before.tiles:
             tile.result()
         box, sums = before.strip.box, before.sums
@@ -147,7 +154,8 @@ class _Work:
         wait(self.running)
 
     def save(self) -> None:
-        """Put what is kept aside for `settle_block`."""
+        """Put what is kept aside for `settle_block` and for the picture."""
+        self.preview.save()
         windows = [[w.row, w.col, w.height, w.width] for w in (tile.window for tile in self.failed)]
         failed = np.array(windows, np.int64).reshape(-1, 4)
         with appearing(self.job.sums_path(self.block)) as partial, partial.open("wb") as file:

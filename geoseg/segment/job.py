@@ -42,6 +42,10 @@ class SegmentJob:
         """Where `forward_block` puts what it computed."""
         return self.folder / f"sums_{block.name}.npz"
 
+    def preview_path(self, block: Block) -> Path:
+        """Where `forward_block` puts the block's share of the picture of the scene."""
+        return self.folder / f"preview_{block.name}.npz"
+
     def part_path(self, block: Block) -> Path:
         """Where a settled block lies until the final rasters are written."""
         return self.folder / f"part_{block.name}.tif"
@@ -96,6 +100,8 @@ class Receipt:
     """A hash of the pixels that were read."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Seconds of work by step, added over threads."""
+    counts: tuple[tuple[int, int, int], ...] = ()
+    """Of a settled block: how many pixels have a code and a confidence, as (code, confidence, pixels)."""
     peak_rss_mb: float = field(default_factory=peak_rss_mb)
     worker: str = field(default_factory=this_worker)
 
@@ -109,7 +115,8 @@ class Receipt:
         """The inverse of `to_json`."""
         row, col = data["block"]
         failed = tuple(FailedTile.from_json(tile) for tile in data["failed"])
-        return cls(**{**data, "block": (row, col), "failed": failed})
+        counts = tuple((code, confidence, pixels) for code, confidence, pixels in data["counts"])
+        return cls(**{**data, "block": (row, col), "failed": failed, "counts": counts})
 
 
 def read_receipt(path: Path) -> Receipt | None:

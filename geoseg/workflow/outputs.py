@@ -12,13 +12,14 @@ from geoseg.report import (
     RunReport,
     class_picture,
     confidence_picture,
-    count_classes,
     ground_width_m,
+    preview_picture,
     render_report,
     rgb_source,
-    scene_picture,
+    scene_numbers,
 )
 from geoseg.scene.info import open_dataset
+from geoseg.segment import read_preview
 from geoseg.vector.measure import pixel_area_m2
 from geoseg.workflow.folder import json_text
 from geoseg.write import RasterSpec, RunRecord, stac_catalog, stac_item, write_cog, write_project, write_text
@@ -28,6 +29,7 @@ from geoseg.write.style import classes_qml, confidence_qml
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from geoseg.report.numbers import Counts
     from geoseg.segment import SegmentJob
     from geoseg.workflow.prepare import Prepared
 
@@ -87,8 +89,11 @@ def write_qgis(prepared: Prepared, out: Path) -> Path:
     return out / "project.qgs"
 
 
-def write_page(prepared: Prepared, out: Path, record: dict[str, Any]) -> Path:
-    """report.html."""
+def write_page(prepared: Prepared, job: SegmentJob, counts: Counts, out: Path, record: dict[str, Any]) -> Path:
+    """report.html, from what the blocks left: their shares of the picture, and how many pixels have which class.
+
+    Within an area of interest the picture shows that alone, as the rasters do.
+    """
     bundle, scene = prepared.bundle, prepared.scene
     classes, confidence = out / "classes.tif", out / "confidence.tif"
     listed = [(path.name, path.stat().st_size, _WHAT.get(path.name, "polygons")) for path in sorted(out.iterdir())]
@@ -96,15 +101,15 @@ def write_page(prepared: Prepared, out: Path, record: dict[str, Any]) -> Path:
         title=Path(scene.info.path).stem,
         scene={key: value for key, value in record["scene"].items() if key not in {"transform", "scaling", "modified"}},
         model={**record["model"], "description": bundle.description, "scores": bundle.scores, "card": bundle.card},
-        numbers=count_classes(classes, confidence, bundle.legend, pixel_area_m2(scene.frame)),
+        numbers=scene_numbers(counts, bundle.legend, pixel_area_m2(scene.frame)),
         feature_counts=record["features"],
         tiles=record["tiles"],
-        seconds=record["seconds"],
+        seconds={step: spent for step, spent in record["seconds"].items() if step != "report"},  # not yet known
         settings=record["config"],
         notices=record["notices"],
         failed_tiles=record["tiles"]["failed"],
         pictures={
-            "scene": scene_picture(rgb_source(scene)),
+            "scene": preview_picture(*read_preview(job)),
             "classes": class_picture(classes, bundle.legend),
             "confidence": confidence_picture(confidence),
         },

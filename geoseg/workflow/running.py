@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
+import numpy as np
+
 from geoseg import __version__
 from geoseg.errors import SceneError
-from geoseg.segment import FailedTile, Receipt, SegmentJob, peak_rss_mb, read_receipt
+from geoseg.segment import FailedTile, Receipt, SegmentJob, Stopwatch, peak_rss_mb, read_receipt
 from geoseg.workflow.folder import MANIFEST, Claim, claimed, describe_outputs, refuse_inputs, write_manifest
 from geoseg.workflow.outputs import write_item, write_page, write_qgis
 from geoseg.workflow.prepare import Prepared, job_key, model_record, scene_record
@@ -22,10 +24,14 @@ from geoseg.write import write_text
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from geoseg.report.numbers import Counts
     from geoseg.runtime import Task
     from geoseg.workflow.progress import Progress
 
-_STEPS = ("read", "scale", "forward", "blend", "label", "spill", "settle", "write", "mosaic", "vectorize")
+_STEPS = (
+    "read", "scale", "forward", "blend", "label", "preview", "spill", "settle", "write",
+    "mosaic", "vectorize", "report",
+)  # fmt: skip
 _SEEN = "scene.json"
 """What the scene's file was when the run began; in the work folder."""
 
@@ -72,6 +78,8 @@ class Tally:
     failed: list[FailedTile] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(_STEPS, 0.0))
     workers: dict[str, float] = field(default_factory=dict)
+    counts: Counts = field(default_factory=lambda: np.zeros((256, 256), np.int64))
+    """Pixels by [code, confidence]."""
 
     def add(self, receipt: Receipt) -> None:
         """Count one receipt."""
@@ -80,6 +88,8 @@ class Tally:
         self.retried += receipt.retried
         self.failed += receipt.failed
         self.add_seconds(receipt.seconds)
+        for code, confidence, pixels in receipt.counts:
+            self.counts[code, confidence] += pixels
         self.workers[receipt.worker] = max(self.workers.get(receipt.worker, 0.0), receipt.peak_rss_mb)
 
     def add_seconds(self, seconds: Mapping[str, float]) -> None:
@@ -168,22 +178,23 @@ class SceneRun:
         if self.tally.failed and not self.tally.forwarded:
             raise SceneError(f"no tile of the scene could be read; {self.tally.failed[0].cause}")
         with self.claims:
-            record = self._record()
-            write_page(self.prepared, self.claim.stage, record)
+            record, watch = self._record(), Stopwatch()
+            with watch("report"):
+                write_page(self.prepared, self.job, self.tally.counts, self.claim.stage, record)
+            self.tally.add_seconds(watch.seconds)
             write_item(self.prepared, self.claim.stage, catalog=catalog)
             outputs = self.claim.publish()
             outputs.append(write_qgis(self.prepared, self.claim.out))
             record["outputs"] = describe_outputs(self.claim.out, outputs)
             record["peak_rss_mb"] = round(max([peak_rss_mb(), *self.tally.workers.values()]), 1)
             record["status"] = "partial" if self.tally.failed else "done"
+            record["seconds"] = self._seconds()  # the page tells what was known when it was drawn
             write_manifest(self.claim.out, record)
             self.claim.finish()
         return RunResult.of(self.claim.out, record)
 
     def _record(self) -> dict[str, Any]:
         grid, tally = self.job.grid, self.tally
-        total = time.perf_counter() - self.started + self.startup
-        seconds = {"total": total, "startup": self.startup, **tally.seconds}
         failed = sorted(tally.failed, key=lambda tile: tile.tile)
         return {
             "geoseg": __version__,
@@ -203,9 +214,15 @@ class SceneRun:
             "blocks": {"planned": len(grid.blocks), "size": grid.block},
             "megapixels": round(grid.shape[0] * grid.shape[1] / 1e6, 4),
             "workers": [{"name": name, "peak_rss_mb": round(peak, 1)} for name, peak in sorted(tally.workers.items())],
-            "seconds": {step: round(spent, 3) for step, spent in seconds.items()},
+            "seconds": self._seconds(),
             "features": self.features,
         }
+
+    def _seconds(self) -> dict[str, float]:
+        """By the clock so far, and of work by step."""
+        total = time.perf_counter() - self.started + self.startup
+        seconds = {"total": total, "startup": self.startup, **self.tally.seconds}
+        return {step: round(spent, 3) for step, spent in seconds.items()}
 
 
 def _begin_work(prepared: Prepared, claim: Claim, engines: tuple[str, ...], call: Call) -> SegmentJob:

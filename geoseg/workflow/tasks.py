@@ -15,8 +15,11 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from geoseg.errors import EnvironmentFault
 from geoseg.model import engine_of
+from geoseg.report import count_jointly
 from geoseg.runtime import Task, tell
 from geoseg.segment import (
     Receipt,
@@ -120,9 +123,11 @@ def settle(job: SegmentJob, place: int, run: str) -> Receipt:
         watch = Stopwatch()
         with watch("settle"):
             labels = settle_block(job, block)
+            joint = count_jointly(labels.classes, labels.confidence)
+            counts = tuple((int(c), int(s), int(joint[c, s])) for c, s in np.argwhere(joint))
         with watch("write"):
             write_block(job.part_path(block), labels.bands, job.scene.frame.crop(block.box), 255)
-        receipt = Receipt(block.index, seconds=watch.seconds)
+        receipt = Receipt(block.index, seconds=watch.seconds, counts=counts)
         write_receipt(path, receipt)
     _tell(run, place, "done", 0, 0)
     return receipt
