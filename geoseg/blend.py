@@ -27,8 +27,6 @@ Ints = np.ndarray[Any, np.dtype[np.int32]]
 _TOTAL = 512
 """No pixel's weights sum to more along one axis: 512 * 512 * LEVELS < 2**31."""
 
-_ROWS = 32
-
 
 @lru_cache(maxsize=1024)
 def axis_window(axis: Axis, index: int, blend: Blend) -> Ints:
@@ -71,14 +69,8 @@ def add_tile(sums: Ints, area: Box, tile: Tile, levels: np.ndarray[Any, Any], we
     common = tile.box & area
     rows, cols = common.slices(area)
     at = common.slices(tile.box)
-    weights, weighted = weights[at], np.empty((_ROWS, common.width), np.int32)
-    # Some rows at a time, which stay in the cache between the three steps.
-    for channel, into in zip(levels[:, at[0], at[1]], sums[:, rows, cols], strict=True):
-        for row in range(0, common.height, _ROWS):
-            some = slice(row, row + _ROWS)
-            product = weighted[: len(weights[some])]
-            np.multiply(channel[some], weights[some], out=product, dtype=np.int32)
-            np.add(into[some], product, out=into[some])
+    weighted = np.multiply(levels[:, at[0], at[1]], weights[at], dtype=np.int32)
+    sums[:, rows, cols] += weighted
 
 
 def _peak(axis: Axis) -> int:

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from geoseg.model.bundle import ModelBundle
     from geoseg.model.engine import Engine, EngineChoice
 
+# Read when CUDA starts: without it, products of matrices on two streams may differ in their last bits.
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
 Array = np.ndarray[Any, Any]
 
 _STREAMS = 2
@@ -105,7 +108,13 @@ class GpuEngine:
     """
 
     def __init__(self, network: _Network, batch: int) -> None:
-        """Run a network on its GPU."""
+        """Run a network on its GPU.
+
+        Among the ways to compute a layer those are chosen that give the same bits each time: others add up in the order
+        in which the GPU's units happen to finish.
+        """
+        torch.backends.cudnn.deterministic = True
+        torch.backends.cudnn.benchmark = False
         self._network = network
         self._tiles: queue.SimpleQueue[tuple[Array, Future[Array]]] = queue.SimpleQueue()
         self._lock = threading.Lock()
