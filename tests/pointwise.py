@@ -52,7 +52,7 @@ class PointwiseEngine:
         self.lanes = lanes
         self.name = "pointwise"
 
-    def __call__(self, tile: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    def __call__(self, tile: np.ndarray[Any, Any], place: int = 0) -> np.ndarray[Any, Any]:  # noqa: ARG002
         return pointwise_levels(tile)
 
 

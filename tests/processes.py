@@ -124,6 +124,7 @@ def receipts(out: Path) -> list[Path]:
 def dask_scheduler(folder: Path) -> Iterator[tuple[Program, str]]:
     """A `dask scheduler` on a free port of the loopback; the program and its address."""
     file = folder / "scheduler.json"
+    file.unlink(missing_ok=True)  # that of a scheduler before
     arguments = ("--host", "127.0.0.1", "--port", "0", "--dashboard-address", "127.0.0.1:0", "--scheduler-file", file)
     with Program("dask", "scheduler", *map(str, arguments), log=folder / "scheduler.log") as program:
         yield program, program.until(lambda: _address(file))

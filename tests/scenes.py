@@ -61,7 +61,7 @@ def save_small_bundle(folder: Path, **changes: Any) -> ModelBundle:
 
     decoder = {"encoder_depth": 3, "decoder_channels": [16, 8, 8]}
     torch.manual_seed(7)
-    network = build_network("Unet", "resnet18", 4, len(LAND_COVER.classes), decoder)
+    network = build_network("Unet", changes.get("encoder", "resnet18"), 4, len(LAND_COVER.classes), decoder)
     details: dict[str, Any] = {
         "name": folder.name,
         "architecture": "Unet",

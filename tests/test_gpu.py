@@ -19,19 +19,20 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 
 
-def source(folder: Path, **choice: int | str) -> BundleEngine:
+def source(folder: Path, encoder: str = "resnet18", **choice: int | str) -> BundleEngine:
     """Where a small untrained engine on the GPU comes from."""
-    bundle = save_small_bundle(folder)
+    bundle = save_small_bundle(folder, encoder=encoder)
     return BundleEngine(folder, bundle.sha256, EngineChoice(device="cuda", **choice), 64)
 
 
-def test_a_tile_does_not_depend_on_its_company(tmp_path: Path) -> None:
-    where = source(tmp_path / "model", batch=4)
+@pytest.mark.parametrize("encoder", ["resnet18", "resnet152"])
+def test_a_tile_does_not_depend_on_its_company(tmp_path: Path, encoder: str) -> None:
+    where = source(tmp_path / "model", encoder, batch=4)
     engine, lanes = engine_of(where), lanes_of(where)
-    tiles = np.random.default_rng(0).standard_normal((37, 4, 64, 64)).astype(np.float32)
-    alone = [engine(tile) for tile in tiles]
+    tiles = np.random.default_rng(0).standard_normal((137, 4, 64, 64)).astype(np.float32)
+    alone = [engine(tile, k) for k, tile in enumerate(tiles)]
     order = np.random.default_rng(1).permutation(len(tiles))
-    futures = {k: lanes.submit(0, engine, tiles[k]) for k in order}
+    futures = {k: lanes.submit(0, engine, tiles[k], k) for k in order}
     for k, expected in enumerate(alone):
         np.testing.assert_array_equal(futures[k].result(), expected)
 

@@ -113,7 +113,7 @@ class TileDependentSource:
         self.name = "tile dependent"
         return self
 
-    def __call__(self, tile: np.ndarray) -> np.ndarray:
+    def __call__(self, tile: np.ndarray, place: int = 0) -> np.ndarray:  # noqa: ARG002
         slope = np.linspace(-1, 1, tile.shape[-1], dtype=np.float32)
         return pointwise_levels(tile + slope + slope[: tile.shape[-2], None])
 

@@ -22,7 +22,7 @@ from rio_cogeo.cogeo import cog_validate
 from scenes import smooth_pixels, write_scene
 
 from geoseg.config import Settings
-from geoseg.errors import EnvironmentFault, InputError, SceneError, UsageError
+from geoseg.errors import EnvironmentFault, InputError, UsageError
 from geoseg.workflow import Silent, open_run, segment_scene, segment_scenes, vectorize, verify_run
 from geoseg.workflow.folder import claimed
 from geoseg.workflow.vectors import NO_TIDYING

@@ -38,8 +38,11 @@ class Engine(Protocol):
     def name(self) -> str:
         """What runs, on what, how precisely: engines of equal names give equal bits on one machine."""
 
-    def __call__(self, tile: Array) -> Array:
-        """A tile (channels, h, w) float32, normalised -> (classes, h, w) int16 in 0..LEVELS."""
+    def __call__(self, tile: Array, place: int = 0) -> Array:
+        """A tile (channels, h, w) float32, normalised -> (classes, h, w) int16 in 0..LEVELS.
+
+        `place` is a number that a tile of a scene always has, whatever runs beside it.
+        """
 
 
 @dataclass(frozen=True, slots=True)

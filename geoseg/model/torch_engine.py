@@ -9,6 +9,7 @@ import queue
 import sys
 import threading
 from concurrent.futures import Future
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -65,7 +66,10 @@ class _Network:
         with torch.inference_mode():
             x = x.to(self.device, memory_format=torch.channels_last, non_blocking=True)
             x = self._resize(x, (self.tile, self.tile), antialias=True)
-            with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            # Weights are cast anew each time: torch's cache of them is one for all threads, and hands a weight to one
+            # stream of a GPU while another is still casting it.
+            low = self.dtype != torch.float32
+            with torch.autocast(self.device.type, self.dtype, enabled=low, cache_enabled=False):
                 logits = self._network(x)
             probabilities = torch.softmax(logits.float(), dim=1)  # (N, C, tile, tile)
             probabilities = self._resize(probabilities, shape, antialias=False)
@@ -94,17 +98,28 @@ class CpuEngine:
         self._network = network
         _keep_freed_memory()
 
-    def __call__(self, tile: Array) -> Array:
+    def __call__(self, tile: Array, place: int = 0) -> Array:  # noqa: ARG002  # each goes alone
         """As `Engine.__call__`."""
         torch.set_num_threads(1)  # of this thread
         levels: Array = self._network(torch.from_numpy(tile)[None])[0].numpy()
         return levels
 
 
+@dataclass(frozen=True)
+class _Waiting:
+    """A tile on its way to the GPU, and where its levels are waited for."""
+
+    tile: Array
+    place: int
+    levels: Future[Array]
+
+
 class GpuEngine:
     """Tiles of any threads go through the network in batches of one shape; each caller gets its own tile back.
 
-    The batch is as large as asked for, or as fits into the memory of the GPU, and is halved where that runs out.
+    A tile always has the same place in its batch, which follows from its place in the scene: GPUs cut the work of a
+    layer across the batch, and round otherwise at another place. The batch is as large as asked for, or as fits into
+    the memory of the GPU, and is halved where that runs out.
     """
 
     def __init__(self, network: _Network, batch: int) -> None:
@@ -116,19 +131,21 @@ class GpuEngine:
         torch.backends.cudnn.deterministic = True
         torch.backends.cudnn.benchmark = False
         self._network = network
-        self._tiles: queue.SimpleQueue[tuple[Array, Future[Array]]] = queue.SimpleQueue()
-        self._lock = threading.Lock()
+        self._arriving: queue.SimpleQueue[_Waiting] = queue.SimpleQueue()
+        self._left: list[_Waiting] = []
+        """Tiles whose place was taken in the last batch."""
+        self._gathering = threading.Lock()
         self.batch = self._tried(batch or self._fitting())
         self.lanes = 2 * _STREAMS * self.batch
         self.name = f"{network.name} batches of {self.batch}"
         for _ in range(_STREAMS):
             threading.Thread(target=self._serve, daemon=True, name="gpu").start()
 
-    def __call__(self, tile: Array) -> Array:
+    def __call__(self, tile: Array, place: int = 0) -> Array:
         """As `Engine.__call__`."""
-        future: Future[Array] = Future()
-        self._tiles.put((tile, future))
-        return future.result()
+        waiting = _Waiting(tile, place, Future())
+        self._arriving.put(waiting)
+        return waiting.levels.result()
 
     def _fitting(self) -> int:
         """The batch that fits into memory: measured with one tile, so that the same GPU always gets the same answer."""
@@ -158,51 +175,55 @@ class GpuEngine:
         stream = torch.cuda.Stream(self._network.device)  # type: ignore[no-untyped-call]
         with torch.cuda.stream(stream):
             while True:
-                tiles, futures = self._gather()
+                with self._gathering:
+                    batch, places = self.batch, self._gather()
                 try:
-                    for levels, future in zip(self._run(tiles), futures, strict=True):
-                        future.set_result(levels)
+                    for place, levels in self._run({place: one.tile for place, one in places.items()}, batch).items():
+                        places[place].levels.set_result(levels)
                 except Exception as error:  # noqa: BLE001  # whatever it is, it is raised where the tile came from
-                    for future in futures:
-                        if not future.done():
-                            future.set_exception(error)
+                    for one in places.values():
+                        if not one.levels.done():
+                            one.levels.set_exception(error)
 
-    def _gather(self) -> tuple[list[Array], list[Future[Array]]]:
-        found = [self._tiles.get()]
-        while len(found) < self.batch:
+    def _gather(self) -> dict[int, _Waiting]:
+        """Tiles of a batch by their place: all that come in a moment, until one finds its place taken."""
+        places: dict[int, _Waiting] = {}
+        left, self._left = self._left, []
+        while len(places) < self.batch:
             try:
-                found.append(self._tiles.get(timeout=_GATHER_S))
+                one = left.pop(0) if left else self._arriving.get(timeout=_GATHER_S if places else None)
             except queue.Empty:
                 break
-        tiles, futures = zip(*found, strict=True)
-        return list(tiles), list(futures)
+            if places.setdefault(one.place % self.batch, one) is not one:
+                self._left.append(one)
+                if not left:
+                    break
+        self._left += left
+        return places
 
-    def _run(self, tiles: list[Array]) -> list[Array]:
-        """Levels of tiles; a batch that is not full gets empty tiles, since other shapes round otherwise."""
-        batch = self.batch
+    def _run(self, tiles: dict[int, Array], batch: int) -> dict[int, Array]:
+        """Levels of tiles by place; places without a tile are empty, since a batch of another shape rounds otherwise."""
         try:
-            levels: list[Array] = []
-            for first in range(0, len(tiles), batch):
-                group = tiles[first : first + batch]
-                full = torch.zeros((batch, *group[0].shape), pin_memory=True)
-                for place, tile in enumerate(group):
-                    full[place] = torch.from_numpy(tile)
-                found = self._network(full)
-                arrived = torch.empty(found.shape, dtype=found.dtype, pin_memory=True)
-                arrived.copy_(found, non_blocking=True)
-                torch.cuda.current_stream(self._network.device).synchronize()
-                levels.extend(arrived[: len(group)].numpy())
+            shape = next(iter(tiles.values())).shape
+            full = torch.zeros((batch, *shape), pin_memory=True)
+            for place, tile in tiles.items():
+                full[place] = torch.from_numpy(tile)
+            found = self._network(full)
+            arrived = torch.empty(found.shape, dtype=found.dtype, pin_memory=True)
+            arrived.copy_(found, non_blocking=True)
+            torch.cuda.current_stream(self._network.device).synchronize()
+            return {place: arrived[place].numpy() for place in tiles}
         except torch.cuda.OutOfMemoryError as error:
             if batch == 1:
                 raise EnvironmentFault(
                     f"the memory of {self._network.device} does not hold one tile; use a smaller --tile or --device cpu"
                 ) from error
-        else:
-            return levels
-        with self._lock:
-            self.batch = min(self.batch, max(1, batch // 2))
+        half = batch // 2
+        self.batch = min(self.batch, half)
         torch.cuda.empty_cache()
-        return self._run(tiles)
+        halves = ({place % half: tile for place, tile in tiles.items() if place // half == k} for k in range(2))
+        first, second = (self._run(one, half) if one else {} for one in halves)
+        return first | {place + half: levels for place, levels in second.items()}
 
 
 def _device(wanted: str) -> torch.device:

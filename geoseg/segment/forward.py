@@ -127,7 +127,8 @@ class _Work:
         with watch("scale"):
             normal = self.normalise(strip.pixels[(slice(None), *at)], strip.valid[at])
         with watch("forward"):
-            levels = engine_of(job.engine)(normal)
+            row, col = tile.index
+            levels = engine_of(job.engine)(normal, row * job.grid.axes[1].count + col)
         weights = tile_weights(job.grid, tile, job.blend)
         with lock, watch("blend"):
             add_tile(sums, strip.box, tile, levels, weights)
