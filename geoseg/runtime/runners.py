@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from geoseg.errors import EnvironmentFault, GeosegError
 from geoseg.model.lanes import Lanes
+from geoseg.runtime.connecting import connect
 from geoseg.runtime.news import TOPIC, listening
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
     Note = Callable[[str], None]
 
-_CONNECT_S = 10
 _AT_ONCE = 2
 """Tasks that a worker runs at a time: while the tiles of one block are forwarded, another is read or written."""
 _IN_HAND = 4
@@ -137,6 +137,7 @@ class DaskRunner:
         Raises EnvironmentFault where a task kills its workers, or the scheduler is gone.
         """
         from distributed import KilledWorker  # noqa: PLC0415
+        from distributed.comm.core import CommClosedError  # noqa: PLC0415
 
         future = None
         while future is None:
@@ -154,13 +155,17 @@ class DaskRunner:
                 f"task {future.key} killed every worker that tried it: most likely out of memory; "
                 "use a smaller --block or fewer --workers"
             ) from error
+        except CommClosedError as error:
+            raise EnvironmentFault(_GONE) from error
 
     def everywhere(self, call: Callable[..., Any], *arguments: Any) -> list[Any]:
         """The result of a call in each process that computes."""
         stamp = f"{time.time_ns():x}"
+        # At another worker, where one dies meanwhile: else its call would wait for it to come back.
+        how = {"allow_other_workers": True, "pure": False}
         futures = [
             self._client.submit(
-                _plainly, call, *arguments, workers=[address], key=f"{call.__name__}-{stamp}-{k}", pure=False
+                _plainly, call, *arguments, workers=[address], key=f"{call.__name__}-{stamp}-{k}", **how
             )
             for k, address in enumerate(self.workers)
         ]
@@ -245,14 +250,7 @@ def open_runner(*, workers: int = 0, scheduler: str | None = None, note: Note | 
     for name in ("distributed", "distributed.client"):  # Dask gives each of them a level of its own
         logging.getLogger(name).setLevel(logging.CRITICAL)
     if scheduler is not None:
-        try:
-            client = Client(scheduler, timeout=_CONNECT_S, set_as_default=False)
-        except (OSError, TimeoutError, ValueError) as error:
-            raise EnvironmentFault(
-                f"no Dask scheduler answers at {scheduler} ({type(error).__name__}); start one with `dask scheduler`, "
-                "or use --workers N"
-            ) from error
-        with client:
+        with connect(scheduler) as client:
             yield from _closing(_checked(DaskRunner(client, note, _pages(client, note)), scheduler))
         return
     # Addresses of the loopback alone: a dashboard for the world to see would be a leak. What goes wrong in a worker

@@ -46,7 +46,7 @@ def main() -> None:
             print(model)
             best = print_network(model)
             outs = []
-            for compress, block in itertools.product(scenes, (2048, 4096)):
+            for compress, block in itertools.product(scenes, (side // 4, side // 2)):
                 outs.append(place / f"{Path(model).name}_{compress}_{block}")
                 record = run(scenes[compress], outs[-1], model, block=block, device="cuda")
                 print_scene(f"{compress} {block}", record, best)
