@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import ctypes.util
 import os
 import queue
 import sys
@@ -96,7 +94,6 @@ class CpuEngine:
         self.lanes = threads
         self.name = network.name
         self._network = network
-        _keep_freed_memory()
 
     def __call__(self, tile: Array, place: int = 0) -> Array:  # noqa: ARG002  # each goes alone
         """As `Engine.__call__`."""
@@ -202,7 +199,7 @@ class GpuEngine:
         return places
 
     def _run(self, tiles: dict[int, Array], batch: int) -> dict[int, Array]:
-        """Levels of tiles by place; places without a tile are empty, since a batch of another shape rounds otherwise."""
+        """Levels of tiles by place; what has no tile is empty, since a batch of another shape rounds otherwise."""
         try:
             shape = next(iter(tiles.values())).shape
             full = torch.zeros((batch, *shape), pin_memory=True)
@@ -277,19 +274,3 @@ def _place() -> int:
     """Where this worker stands among those of a local cluster, so that each takes a GPU of its own."""
     name = str(getattr(_dask_worker(), "name", 0))
     return int(name) if name.isdigit() else 0
-
-
-def _keep_freed_memory() -> None:
-    """Tell glibc to keep what is freed: tensors come and go with every layer, and each page fault waits for the others.
-
-    A seventh faster with two threads; in two pools, since one for each thread would keep more than they need. Elsewhere
-    than on glibc nothing is done.
-    """
-    library = ctypes.util.find_library("c")
-    if library is None or not sys.platform.startswith("linux"):
-        return
-    mallopt = getattr(ctypes.CDLL(library), "mallopt", None)
-    if mallopt is not None:
-        mallopt(-8, 2)  # M_ARENA_MAX
-        mallopt(-3, 32 << 20)  # M_MMAP_THRESHOLD
-        mallopt(-1, 512 << 20)  # M_TRIM_THRESHOLD
