@@ -23,6 +23,7 @@ from geoseg.segment import read_preview
 from geoseg.vector.measure import pixel_area_m2
 from geoseg.workflow.folder import json_text
 from geoseg.write import RasterSpec, RunRecord, stac_catalog, stac_item, write_cog, write_project, write_text
+from geoseg.write.qgis import pixel_stretch
 from geoseg.write.stac import tiff_datetime
 from geoseg.write.style import classes_qml, confidence_qml
 
@@ -73,8 +74,9 @@ def write_raster(job: SegmentJob, name: str, out: Path) -> None:
         write_text(out / "confidence.qml", confidence_qml())
 
 
-def write_qgis(prepared: Prepared, out: Path) -> Path:
+def write_qgis(prepared: Prepared, job: SegmentJob, out: Path) -> Path:
     """project.qgs: the scene below, rasters switched off, polygons on top."""
+    shown, seen = read_preview(job)
     gpkg = out / "features.gpkg"
     write_project(
         out / "project.qgs",
@@ -85,6 +87,7 @@ def write_qgis(prepared: Prepared, out: Path) -> Path:
         legend=prepared.bundle.legend,
         frame=prepared.scene.frame,
         title=Path(prepared.scene.info.path).stem,
+        stretch=pixel_stretch(shown[:, seen], prepared.scene.nodata),
     )
     return out / "project.qgs"
 

@@ -184,7 +184,7 @@ class SceneRun:
             self.tally.add_seconds(watch.seconds)
             write_item(self.prepared, self.claim.stage, catalog=catalog)
             outputs = self.claim.publish()
-            outputs.append(write_qgis(self.prepared, self.claim.out))
+            outputs.append(write_qgis(self.prepared, self.job, self.claim.out))
             record["outputs"] = describe_outputs(self.claim.out, outputs)
             record["peak_rss_mb"] = round(max([peak_rss_mb(), *self.tally.workers.values()]), 1)
             record["status"] = "partial" if self.tally.failed else "done"

@@ -109,14 +109,23 @@ def scene_stretch(scene: Path, bands_rgb: tuple[int, int, int]) -> Stretch:
         pixels = np.concatenate(list(undamaged(boxes, read)), axis=1)
     except DamagedSceneError:  # of which nothing will be seen either
         return ((0.0, 1.0),) * 3
+    return pixel_stretch(pixels, info.nodata)
+
+
+def pixel_stretch(pixels: Array, nodata: float | None) -> Stretch:
+    """(2 %, 98 %) of each of three bands of pixels (3, n), without those that are `nodata`; (0, 1) where none is left.
+
+    Without a declared nodata value, pixels that are zero throughout are most likely borders, and are left out too.
+    """
     empty = ~np.isfinite(pixels).all(axis=0)
-    # Without a declared nodata value, pixels that are zero throughout are most likely borders.
-    empty |= (pixels == (0 if info.nodata is None else info.nodata)).all(axis=0)
+    empty |= (pixels == (0 if nodata is None else nodata)).all(axis=0)
     pixels = pixels[:, ~empty]
     if not pixels.size:
         return ((0.0, 1.0),) * 3
     cuts = np.percentile(pixels, _CUT_PERCENT, axis=1)  # (2, 3)
-    return tuple((float(low), float(max(high, np.nextafter(low, np.inf)))) for low, high in cuts.T)
+    low, high = cuts[0], np.maximum(cuts[1], np.nextafter(cuts[0], np.inf))
+    red, green, blue = ((float(a), float(b)) for a, b in zip(low, high, strict=True))
+    return red, green, blue
 
 
 def _vector_layers(gpkg: Path, base: Path, legend: Legend) -> Iterator[_Layer]:
