@@ -18,6 +18,7 @@ from scenes import ROLES, smash, smooth_pixels, write_scene
 from geoseg.errors import DamagedSceneError, SceneError
 from geoseg.frame import Box
 from geoseg.report import RgbSource, rgb_source, scene_picture
+from geoseg.runtime.runners import _plainly
 from geoseg.scene import (
     BandNeeds,
     Scaling,
@@ -117,7 +118,7 @@ def test_what_does_not_open_is_not_damaged_but_missing(tmp_path: Path) -> None:
 def test_damage_travels_between_processes(tmp_path: Path) -> None:
     path, _ = damaged_scene(tmp_path)
     with pytest.raises(DamagedSceneError) as error:
-        read_window(str(path), [1], Box(0, 0, 512, 512))
+        _plainly(read_window, str(path), [1], Box(0, 0, 512, 512))  # as a task of a Dask worker
     arrived = pickle.loads(pickle.dumps(error.value))  # noqa: S301  # our own bytes
     assert (str(arrived), arrived.path, arrived.exit_code) == (str(error.value), str(path), 3)
 
