@@ -16,7 +16,6 @@ from geoseg.segment.job import (
     Stopwatch,
     peak_rss_mb,
     read_receipt,
-    return_memory,
     this_worker,
     write_receipt,
 )
@@ -36,7 +35,6 @@ __all__ = [
     "read_preview",
     "read_receipt",
     "read_strips",
-    "return_memory",
     "settle_block",
     "this_worker",
     "write_receipt",
