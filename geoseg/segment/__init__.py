@@ -16,6 +16,7 @@ from geoseg.segment.job import (
     Stopwatch,
     peak_rss_mb,
     read_receipt,
+    return_memory,
     this_worker,
     write_receipt,
 )
@@ -35,6 +36,7 @@ __all__ = [
     "read_preview",
     "read_receipt",
     "read_strips",
+    "return_memory",
     "settle_block",
     "this_worker",
     "write_receipt",

@@ -16,7 +16,7 @@ from geoseg.labels import label, probabilities
 from geoseg.model import engine_of, lanes_of
 from geoseg.model.normalise import Normaliser
 from geoseg.segment.borders import border_boxes
-from geoseg.segment.job import Receipt, SegmentJob, Stopwatch, appearing, return_memory
+from geoseg.segment.job import Receipt, SegmentJob, Stopwatch, appearing
 from geoseg.segment.preview import Preview
 from geoseg.segment.strips import Strip, read_strips
 
@@ -146,7 +146,6 @@ class _Work:
             final = Box(box.row, box.col, until - box.row, box.width)
             self.kept.take(final, sums[:, : final.height], before.strip.valid[: final.height])
         self.carry = sums[:, final.height :].copy()
-        return_memory()
         return len(before.strip.tiles), (final & self.block.box).area
 
     def give_up(self) -> None:

@@ -82,7 +82,7 @@ def peak_rss_mb() -> float:
 
 
 def return_memory() -> None:
-    """Give what was freed back to the system: pieces that lie between others would pile up from strip to strip.
+    """Give what was freed back to the system: pieces that lie between others would pile up from block to block.
 
     glibc alone needs to be told, and it takes some milliseconds.
     """

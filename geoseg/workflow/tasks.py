@@ -28,6 +28,7 @@ from geoseg.segment import (
     forward_block,
     read_receipt,
     read_strips,
+    return_memory,
     settle_block,
     this_worker,
     write_receipt,
@@ -108,6 +109,7 @@ def forward(job: SegmentJob, place: int, run: str) -> Receipt:
         else:
             receipt = forward_block(job, block, lambda state, tiles, pixels: _tell(run, place, state, tiles, pixels))
             write_receipt(path, receipt)
+            return_memory()
     if receipt.failed:
         _tell(run, place, "failed", 0, 0)
     return receipt
