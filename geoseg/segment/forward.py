@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
@@ -112,7 +113,7 @@ class _Work:
         self.retried += strip.retried
         tiles = strip.seen
         self.forwarded += len(tiles)
-        sums = np.zeros((self.classes, *strip.box.shape), np.int32)
+        sums = _buffers.take((self.classes, *strip.box.shape))
         if not tiles:  # nothing to see here: the network is not even loaded for it
             return _Forwarding(strip, sums, [])
         lanes, lock = lanes_of(self.job.engine), threading.Lock()
@@ -146,6 +147,7 @@ class _Work:
             final = Box(box.row, box.col, until - box.row, box.width)
             self.kept.take(final, sums[:, : final.height], before.strip.valid[: final.height])
         self.carry = sums[:, final.height :].copy()
+        _buffers.give(sums)
         return len(before.strip.tiles), (final & self.block.box).area
 
     def give_up(self) -> None:
@@ -168,6 +170,35 @@ class _Work:
         return Receipt(
             self.block.index, self.forwarded, skipped, self.retried, tuple(self.failed), content, self.watch.seconds
         )
+
+
+class _Buffers:
+    """The largest arrays of a block, used again: they would leave holes between others wherever they were freed."""
+
+    def __init__(self) -> None:
+        self._free: list[Array] = []
+        self._lock = threading.Lock()
+
+    def take(self, shape: tuple[int, ...]) -> Array:
+        """Zeros (shape) int32."""
+        size = math.prod(shape)
+        with self._lock:
+            fitting = [k for k, array in enumerate(self._free) if array.size >= size]
+            found = self._free.pop(fitting[0]) if fitting else None
+            if found is None and self._free:
+                self._free.pop()  # a larger one takes its place
+        flat = np.empty(size, np.int32) if found is None else found
+        array = flat[:size].reshape(shape)
+        array.fill(0)
+        return array
+
+    def give(self, array: Array) -> None:
+        """Take back an array that nobody looks at any more."""
+        with self._lock:
+            self._free.append(array.base if array.base is not None else array.reshape(-1))
+
+
+_buffers = _Buffers()
 
 
 class _Kept:
