@@ -22,7 +22,7 @@ _POLL_S = 0.02
 
 
 class Program:
-    """A Python module, running in a session of its own; what it prints on stdout and stderr goes into files.
+    """A Python module, running in a process group of its own; what it prints on stdout and stderr goes into files.
 
     Used as a context, nothing of it is left at the end.
     """
@@ -47,7 +47,7 @@ class Program:
 
     @property
     def pid(self) -> int:
-        """The process id, which is that of the session and group too."""
+        """The process id, which is that of the group too."""
         return self.process.pid
 
     @property
@@ -131,7 +131,7 @@ def dask_scheduler(folder: Path) -> Iterator[tuple[Program, str]]:
 
 
 def dask_worker(address: str, folder: Path, name: str) -> Program:
-    """A `dask worker` of two threads, under a nanny, in one session."""
+    """A `dask worker` of two threads, under a nanny, in one group."""
     arguments = ("--nworkers", "1", "--nthreads", "2", "--no-dashboard", "--local-directory", folder, "--name", name)
     return Program("dask", "worker", address, *map(str, arguments), log=folder / f"{name}.log")
 
