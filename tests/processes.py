@@ -117,7 +117,11 @@ def record_of(out: Path) -> dict[str, Any]:
 
 def receipts(out: Path) -> list[Path]:
     """The journal of a run in work: one file for each block that was forwarded, of all scenes of a batch."""
-    return sorted(out.glob("**/.geoseg-work/*/forward_*.json"))
+    journals = (".geoseg-work/*/forward_*.json", "*/.geoseg-work/*/forward_*.json")
+    try:
+        return sorted(path for journal in journals for path in out.glob(journal))
+    except FileNotFoundError:  # a folder went while it was looked at: so this run has only begun
+        return []
 
 
 @contextmanager
