@@ -11,6 +11,7 @@ from affine import Affine
 from geoseg.legend import LAND_COVER
 from geoseg.model import ModelBand, ModelBundle, save_bundle
 from geoseg.scene import ScalingRule
+from geoseg.workflow.progress import Silent
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -85,3 +86,13 @@ def smash(path: Path, row: int, col: int, *, opened: str | None = None, overview
     content = bytearray(path.read_bytes())
     content[offset : offset + size] = b"\xff" * size
     path.write_bytes(content)
+
+
+class Notes(Silent):
+    """Remembers what was said."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def note(self, message: str) -> None:
+        self.said.append(message)

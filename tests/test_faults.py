@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import rasterio
-from scenes import ROLES, smash, smooth_pixels, write_scene
+from scenes import ROLES, Notes, smash, smooth_pixels, write_scene
 
 import geoseg.workflow.tasks
 from geoseg.config import Settings
 from geoseg.errors import SceneError
-from geoseg.workflow import Silent, segment_scene, verify_run
+from geoseg.workflow import segment_scene, verify_run
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,16 +28,6 @@ if TYPE_CHECKING:
 Array = np.ndarray[Any, Any]
 LAYOUT = {"descriptions": ROLES, "tiled": True, "blockxsize": 64, "blockysize": 64, "compress": "deflate"}
 SHAPE = (400, 450)
-
-
-class Notes(Silent):
-    """Remembers what was said."""
-
-    def __init__(self) -> None:
-        self.said: list[str] = []
-
-    def note(self, message: str) -> None:
-        self.said.append(message)
 
 
 @pytest.fixture
@@ -164,7 +154,6 @@ def test_the_same_command_goes_on_and_ends_in_the_same_bytes(
     out = killed()
     receipts = {path.name: path.read_bytes() for path in out.glob(".geoseg-work/*/forward_*.json")}
     assert receipts
-    notes = Notes()
     kept: dict[str, bytes] = {}
 
     class Look(Notes):
@@ -173,7 +162,7 @@ def test_the_same_command_goes_on_and_ends_in_the_same_bytes(
 
     look = Look()
     result = segment_scene(scene, out, Settings(model=model, block=100, vectors=False), progress=look)
-    assert any("going on with the unfinished run" in note for note in look.said), notes.said
+    assert any("going on with the unfinished run" in note for note in look.said), look.said
     assert {name: kept[name] for name in receipts} == receipts, "blocks that were done are not computed again"
     whole = segment_scene(scene, tmp_path / "whole", Settings(model=model, vectors=False))
     for name in ("classes.tif", "confidence.tif"):

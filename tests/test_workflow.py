@@ -19,11 +19,11 @@ import rasterio
 import shapely
 from affine import Affine
 from rio_cogeo.cogeo import cog_validate
-from scenes import smooth_pixels, write_scene
+from scenes import Notes, smooth_pixels, write_scene
 
 from geoseg.config import Settings
 from geoseg.errors import EnvironmentFault, InputError, UsageError
-from geoseg.workflow import Silent, open_run, segment_scene, segment_scenes, vectorize, verify_run
+from geoseg.workflow import open_run, segment_scene, segment_scenes, vectorize, verify_run
 from geoseg.workflow.folder import claimed
 from geoseg.workflow.vectors import NO_TIDYING
 
@@ -380,13 +380,3 @@ def test_a_full_disk_is_said_and_leaves_no_result(model: str, tmp_path: Path) ->
         assert not list((disk / "out").glob("[!.]*"))
     finally:
         subprocess.run(["/usr/bin/env", "umount", disk], check=True)
-
-
-class Notes(Silent):
-    """Remembers what was said."""
-
-    def __init__(self) -> None:
-        self.said: list[str] = []
-
-    def note(self, message: str) -> None:
-        self.said.append(message)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from dataclasses import dataclass
 from functools import lru_cache
@@ -120,3 +121,15 @@ def open_engine(bundle: ModelBundle, choice: EngineChoice, network_tile: int) ->
     from geoseg.model.torch_engine import open_torch_engine  # noqa: PLC0415  # torch takes 1.6 s to import
 
     return open_torch_engine(bundle, choice, network_tile)
+
+
+def dask_worker() -> Any:
+    """The Dask worker whose task this thread runs; None outside of one."""
+    if "distributed" not in sys.modules:  # then this is no worker, and it takes 0.7 s to import
+        return None
+    from distributed import get_worker  # noqa: PLC0415
+
+    try:
+        return get_worker()
+    except ValueError:
+        return None

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from geoseg.errors import EnvironmentFault, UsageError
-from geoseg.model.engine import LEVELS
+from geoseg.model.engine import LEVELS, dask_worker
 from geoseg.model.network import best_device, load_network
 
 if TYPE_CHECKING:
@@ -256,27 +256,15 @@ def _precision(wanted: str, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if supported else torch.float32
 
 
-def _dask_worker() -> Any:
-    """The Dask worker that this thread works for; None where there is none."""
-    if "distributed" not in sys.modules:
-        return None
-    from distributed import get_worker  # noqa: PLC0415
-
-    try:
-        return get_worker()
-    except ValueError:
-        return None
-
-
 def _threads_here() -> int:
     """The threads that are ours: those of the Dask worker on a cluster, else all cores."""
-    worker = _dask_worker()
+    worker = dask_worker()
     return worker.state.nthreads if worker is not None else os.cpu_count() or 1
 
 
 def _place() -> int:
     """Where this worker stands among those of a local cluster, so that each takes a GPU of its own."""
-    name = str(getattr(_dask_worker(), "name", 0))
+    name = str(getattr(dask_worker(), "name", 0))
     return int(name) if name.isdigit() else 0
 
 

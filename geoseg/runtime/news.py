@@ -6,10 +6,11 @@ process of the caller it reaches the listeners at once.
 
 from __future__ import annotations
 
-import sys
 import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
+
+from geoseg.model.engine import dask_worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -25,7 +26,7 @@ _lock = threading.Lock()
 
 def tell(message: Message) -> None:
     """Tell all who listen; what a listener of this process raises is raised, which is how a task is stopped."""
-    worker = _dask_worker()
+    worker = dask_worker()
     if worker is not None:
         worker.log_event(TOPIC, message)
         return
@@ -43,15 +44,3 @@ def listening(listener: Listener) -> Iterator[None]:
     finally:
         with _lock:
             _listeners.remove(listener)
-
-
-def _dask_worker() -> Any:
-    """The Dask worker whose task this thread runs; None outside of one."""
-    if "distributed" not in sys.modules:  # then this is no worker, and it takes 0.7 s to import
-        return None
-    from distributed import get_worker  # noqa: PLC0415
-
-    try:
-        return get_worker()
-    except ValueError:
-        return None
