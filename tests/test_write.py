@@ -8,20 +8,16 @@ import os
 import resource
 import shutil
 import signal
-import sqlite3
 import subprocess
 import sys
 import warnings
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
-import geopandas as gpd
 import numpy as np
-import pyogrio
 import pyproj
 import pytest
 import rasterio
@@ -30,8 +26,10 @@ from affine import Affine
 from PIL import Image
 from rasterio.errors import NotGeoreferencedWarning
 from rio_cogeo import cog_validate
+from test_write_vector import UTM, layers_of
+from test_write_vector import frame_of as features_of
 
-from geoseg.errors import EnvironmentFault, MissingCrsError, UsageError
+from geoseg.errors import EnvironmentFault
 from geoseg.frame import Box, Frame
 from geoseg.legend import LAND_COVER, ClassEntry, Legend
 from geoseg.write import (
@@ -50,18 +48,16 @@ from geoseg.write import (
     write_text,
 )
 from geoseg.write.cog import SPOOL, lay_out
-from geoseg.write.columns import COLUMNS, columns_of
 from geoseg.write.pyramid import halve, pyramid_of
 from geoseg.write.qgis import scene_stretch
 from geoseg.write.raster import same_crs
 from geoseg.write.stac import footprint
+from geoseg.write.vector import Layer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
-
-UTM = pyproj.CRS.from_epsg(32631).to_wkt()
 
 
 def frame_of(shape: tuple[int, int], crs: str | None = UTM) -> Frame:
@@ -98,28 +94,6 @@ def write_codes(out: Path, codes: np.ndarray, frame: Frame, legend: Legend = LAN
     write_cog(out, [(part, box, 1)], classes_spec(frame, legend))
     part.unlink()
     return out
-
-
-def layer_of(name: str, count: int, crs: str | None = UTM) -> gpd.GeoDataFrame:
-    entry = next(entry for entry in LAND_COVER.classes if entry.name == name)
-    geometry = [
-        shapely.box(400_000 + 20 * i, 4_999_900, 400_010 + 20 * i, 4_999_910 + i)
-        - shapely.Point(400_005 + 20 * i, 4_999_905).buffer(2)
-        for i in range(count)
-    ]
-    values = {
-        "class": [name] * count, "code": [entry.code] * count, "confidence": np.linspace(0.5, 1, count),
-        "confidence_min": np.linspace(0.2, 0.4, count), "area_m2": [shape.area for shape in geometry],
-        "perimeter_m": [shape.length for shape in geometry], "touches_edge": [i % 2 == 0 for i in range(count)],
-        "orientation_deg": [12.5] * count, "length_m": [10.0] * count, "width_m": [3.0] * count,
-    }  # fmt: skip
-    known = [column.name for column in columns_of(entry.kind)]
-    return gpd.GeoDataFrame({key: values[key] for key in known}, geometry=gpd.GeoSeries(geometry, crs=crs), crs=crs)
-
-
-def layers_of(crs: str | None = UTM) -> dict[str, gpd.GeoDataFrame]:
-    counts = {"building": 5, "road": 2, "vegetation": 3, "water": 0}
-    return {name: layer_of(name, count, crs) for name, count in counts.items()}
 
 
 # -- whole or not there ------------------------------------------------------------------------------------------------
@@ -199,7 +173,7 @@ def test_a_write_that_fails_is_a_fault_of_the_environment(tmp_path: Path, reques
         write_cog(out / "classes.tif", parts, classes_spec(frame))
     for kind in FORMATS:
         with pytest.raises(EnvironmentFault, match=rf"features.*\.{kind}"):
-            write_layers({"building": layer_of("building", 1000)}, out, "features", kind, LAND_COVER)
+            write_layers([Layer.of("building", features_of("building", 1000), LAND_COVER)], out, "features", kind)
     with pytest.raises(EnvironmentFault, match=r"item\.json"):
         write_text(out / "item.json", "x" * 40_000)
     assert list(out.iterdir()) == []
@@ -544,115 +518,6 @@ def test_bands_keep_scale_unit_and_nan(tmp_path: Path) -> None:
         np.testing.assert_array_equal(raster.read(), values)
 
 
-# -- vectors -----------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("kind", FORMATS)
-def test_every_format_keeps_features_columns_and_areas(tmp_path: Path, kind: str) -> None:
-    layers = layers_of()
-    files = write_layers(layers, tmp_path, "features", kind, LAND_COVER)
-    assert {path.parent for path in files} == {tmp_path}
-    assert {path.name for path in files} == {path.name for path in tmp_path.iterdir()}
-    assert len(files) == {"gpkg": 1, "shp": 20}.get(kind, 4)
-    files = [path for path in files if path.suffix == f".{kind}"]
-    short = {column.name: column.short for column in COLUMNS} if kind == "shp" else {}
-    for index, (name, frame) in enumerate(layers.items()):
-        path = files[0] if kind == "gpkg" else files[index]
-        if kind == "parquet":
-            found = gpd.read_parquet(path)
-        else:
-            found = gpd.read_file(path, layer=name if kind == "gpkg" else None)
-        assert len(found) == len(frame)
-        if kind == "fgb":  # whose index puts features in an order of its own
-            found = found.sort_values("confidence", ignore_index=True)
-        if kind == "geojson" and frame.empty:
-            continue  # a GeoJSON without features has no columns
-        if kind == "gpkg":  # whose fid is no column but what rows are counted by
-            found.insert(0, "fid", gpd.pd.Index(pyogrio.read_dataframe(path, layer=name, fid_as_index=True).index))
-        assert list(found.columns) == ["fid", *(short.get(column, column) for column in frame.columns)]
-        assert found.fid.tolist() == list(range(1, len(frame) + 1))
-        if kind == "geojson":
-            assert found.crs.to_epsg() == 4326
-            assert found.geometry.is_valid.all()
-        areas = found.geometry.to_crs(32631).area
-        np.testing.assert_allclose(areas, frame.area_m2, rtol=0.005 if kind == "geojson" else 1e-12)
-        assert [bool(value) for value in found[short.get("touches_edge", "touches_edge")]] == list(frame.touches_edge)
-
-
-@pytest.mark.parametrize("kind", FORMATS)
-def test_equal_features_make_equal_bytes(tmp_path: Path, kind: str) -> None:
-    for folder in ("a", "b"):
-        write_layers(layers_of(), tmp_path / folder, "features", kind, LAND_COVER)
-    names = sorted(path.name for path in (tmp_path / "a").iterdir())
-    assert names == sorted(path.name for path in (tmp_path / "b").iterdir())
-    for name in names:
-        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), name
-
-
-@pytest.mark.parametrize("crs", [UTM, None], ids=["utm", "none"])
-def test_a_geopackage_brings_its_styles(tmp_path: Path, crs: str | None) -> None:
-    layers = layers_of(crs)
-    lines = gpd.GeoDataFrame(
-        {"class": ["road"], "length_m": [5.0]}, geometry=[shapely.LineString([(0, 0), (3, 4)])], crs=crs
-    )
-    layers["road_centerline"] = lines
-    [out] = write_layers(layers, tmp_path, "features", "gpkg", LAND_COVER)
-    with closing(sqlite3.connect(out)) as database:
-        assert database.execute("PRAGMA user_version").fetchone() == (10300,)
-        contents = dict(database.execute("SELECT table_name, data_type FROM gpkg_contents"))
-        assert contents == dict.fromkeys(layers, "features") | {"layer_styles": "attributes"}
-        geometry = database.execute(
-            "SELECT table_name, column_name, geometry_type_name, srs_id FROM gpkg_geometry_columns"
-        )
-        kinds = {name: (column, kind, srs) for name, column, kind, srs in geometry}
-        srs = -1 if crs is None else 32631
-        assert kinds["water"] == ("geom", "POLYGON", srs)
-        assert kinds["road_centerline"] == ("geom", "LINESTRING", srs)
-        styles = database.execute(
-            "SELECT f_table_name, f_geometry_column, styleQML FROM layer_styles WHERE useAsDefault = 1"
-        ).fetchall()
-        indexed = {
-            name
-            for (name,) in database.execute(
-                "SELECT table_name FROM gpkg_extensions WHERE extension_name = 'gpkg_rtree_index'"
-            )
-        }
-        assert indexed == set(layers)
-    assert [row[:2] for row in styles] == [(name, "geom") for name in layers]
-    qml = {name: ET.fromstring(text) for name, _, text in styles}  # noqa: S314  # our own
-    fill = qml["building"].find(".//Option[@name='color']").get("value")
-    assert fill.split(",")[:3] == [str(value) for value in LAND_COVER.classes[1].rgb]
-    assert 0 < int(fill.split(",")[3]) < 255
-    assert qml["road_centerline"].find(".//symbol").get("type") == "line"
-    fields = [alias.get("field") for alias in qml["road"].iter("alias")]
-    assert fields == [column.name for column in columns_of("line")]
-
-
-def test_an_empty_frame_becomes_a_layer_with_the_columns_of_its_class(tmp_path: Path) -> None:
-    [out] = write_layers({"road": gpd.GeoDataFrame(geometry=[], crs=UTM)}, tmp_path, "x", "gpkg", LAND_COVER)
-    info = pyogrio.read_info(out, layer="road")
-    assert list(info["fields"]) == [column.name for column in columns_of("line")]
-    assert list(info["dtypes"]) == [column.dtype for column in columns_of("line")]
-    assert (info["geometry_type"], info["features"]) == ("Polygon", 0)
-
-
-def test_layers_that_cannot_be_written_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"kml.*gpkg, parquet"):
-        write_layers(layers_of(), tmp_path, "features", "kml", LAND_COVER)
-    with pytest.raises(MissingCrsError, match="GeoJSON"):
-        write_layers(layers_of(None), tmp_path, "features", "geojson", LAND_COVER)
-    mixed = gpd.GeoDataFrame(geometry=[shapely.Point(0, 0), shapely.box(0, 0, 1, 1)])
-    with pytest.raises(ValueError, match="mixes"):
-        write_layers({"water": mixed}, tmp_path, "features", "gpkg", LAND_COVER)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_no_column_name_is_too_long_for_a_shapefile() -> None:
-    shorts = [column.short for column in COLUMNS]
-    assert len(set(shorts)) == len(shorts)
-    assert all(len(name.encode()) <= 10 for name in shorts)
-
-
 # -- QGIS --------------------------------------------------------------------------------------------------------------
 
 
@@ -668,7 +533,7 @@ def run_folder(folder: Path, crs: str | None) -> tuple[Path, Path]:
     ) as raster:
         raster.write(pixels)
     classes = write_codes(run / "classes.tif", codes_of(frame.shape), frame)
-    [gpkg] = write_layers(layers_of(crs), run, "features", "gpkg", LAND_COVER)
+    [gpkg] = write_layers(layers_of(crs), run, "features", "gpkg")
     write_project(
         run / "project.qgs",
         scene=scene,
@@ -690,7 +555,7 @@ def test_a_project_names_its_files_relative_to_itself(tmp_path: Path) -> None:
     assert root.findtext("title") == "A & <B>"
     assert root.findtext("projectCrs/spatialrefsys/authid") == "EPSG:32631"
     tree = {node.get("name"): node for node in root.iter("layer-tree-layer")}
-    assert list(tree) == ["building", "road", "vegetation", "water", "classes", scene.stem]
+    assert list(tree) == ["road_centerline", "building", "road", "vegetation", "water", "classes", scene.stem]
     for name, node in tree.items():
         assert (run / node.get("source").split("|")[0]).is_file(), name
     assert tree["classes"].get("checked") == "Qt::Unchecked"

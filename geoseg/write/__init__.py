@@ -1,6 +1,7 @@
 """What is written: rasters, vectors, styles, a QGIS project and STAC, each complete or not at all."""
 
 from geoseg.write.atomic import replacing, sweep_partials, write_text
+from geoseg.write.layer import Layer
 from geoseg.write.qgis import write_project
 from geoseg.write.raster import RasterSpec, read_legend, write_block, write_cog
 from geoseg.write.stac import RunRecord, stac_catalog, stac_item, tiff_datetime
@@ -9,6 +10,7 @@ from geoseg.write.vector import FORMATS, write_layers
 
 __all__ = [
     "FORMATS",
+    "Layer",
     "RasterSpec",
     "RunRecord",
     "classes_qml",

@@ -6,10 +6,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    import pyarrow as pa
+
     from geoseg.legend import Kind
 
 SHORT = 10
 """Bytes that a Shapefile has for a name."""
+
+_ARROW = {"object": "string"}
+"""What Arrow calls a type where it is not what pandas calls it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +37,13 @@ COLUMNS = (
     Column("area_m2", "float64", "area_m2", "Area (m²)"),
     Column("perimeter_m", "float64", "perim_m", "Perimeter (m)"),
     Column("touches_edge", "bool", "edge", "Cut by the edge"),
+    Column("crosses_aoi", "bool", "cross_aoi", "Crosses the area of interest"),
     Column("orientation_deg", "float64", "orient_deg", "Orientation (°)"),
     Column("length_m", "float64", "length_m", "Length (m)"),
     Column("width_m", "float64", "width_m", "Width (m)"),
+    Column("start_node", "int64", "start_node", "Node where it starts"),
+    Column("end_node", "int64", "end_node", "Node where it ends"),
+    Column("bridged", "bool", "bridged", "Bridges a gap"),
 )
 """All that geoseg gives to a layer, in order; what else a layer holds is written as it is."""
 
@@ -44,14 +55,30 @@ _OF_KIND: dict[Kind, tuple[Column, ...]] = {
     "line": (BY_NAME["length_m"], BY_NAME["width_m"]),
 }
 
+CENTERLINE_COLUMNS = tuple(
+    BY_NAME[name] for name in ("class", "code", "length_m", "width_m", "start_node", "end_node", "bridged")
+)
+"""The columns that centre lines have."""
 
-def columns_of(kind: Kind) -> tuple[Column, ...]:
-    """The columns that polygons of a kind of class have.
+
+def columns_of(kind: Kind, *, crosses_aoi: bool = False) -> tuple[Column, ...]:
+    """The columns that polygons of a kind of class have; `crosses_aoi` where objects are kept whole across an area.
 
     >>> [column.name for column in columns_of("line")][-2:]
     ['length_m', 'width_m']
     """
-    return _OF_ALL + _OF_KIND.get(kind, ())
+    return _OF_ALL + (BY_NAME["crosses_aoi"],) * crosses_aoi + _OF_KIND.get(kind, ())
+
+
+def schema_of(columns: Iterable[Column]) -> pa.Schema:
+    """The Arrow schema of columns.
+
+    >>> schema_of(columns_of("area")).field("code").type
+    DataType(int32)
+    """
+    import pyarrow as pa  # noqa: PLC0415  # styles need no more than names
+
+    return pa.schema([(column.name, _ARROW.get(column.dtype, column.dtype)) for column in columns])
 
 
 def short_name(name: str) -> str:

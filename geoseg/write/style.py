@@ -20,8 +20,15 @@ Stretch = tuple[tuple[float, float], ...]
 
 _FILL_ALPHA: dict[Kind, int] = {"object": 90, "line": 110, "area": 90, "background": 40}
 _OUTLINE_MM: dict[Kind, float] = {"object": 0.36, "line": 0.26, "area": 0.26, "background": 0.1}
-_CENTERLINE_MM = 0.7
+_CENTERLINE_MM = 0.5
+_CASING_MM = 1.1
 _DARKER = 0.72
+_DARK = 0.4
+_LIGHT = 0.55
+"""Of centre lines, that they show on the areas of their own class: how much colour the casing has, and the line."""
+
+_DASHED = "if(\"bridged\", 'dash', 'solid')"
+"""Where a centre line bridges a gap that the network saw, it is seen."""
 
 _CONFIDENCE = ((0, "#7a0403"), (40, "#d23105"), (60, "#f9a41a"), (80, "#e9e35b"), (100, "#1a9850"))
 """Percent and colour: red where the model guessed, green where it was sure."""
@@ -49,10 +56,13 @@ def layer_elements(entry: ClassEntry, geometry: str, columns: Sequence[str]) -> 
     aliases = ET.Element("aliases")
     for index, name in enumerate(columns):
         ET.SubElement(aliases, "alias", index=str(index), field=name, name=title(name))
-    elements = [_symbol_renderer(entry, geometry), aliases]
+    elements = [_symbol_renderer(entry, geometry, columns), aliases]
+    tip = ET.Element("mapTip")
     if "confidence" in columns:
-        tip = ET.Element("mapTip")
         tip.text = '<b>[% "class" %]</b> [% round(100 * "confidence") %] %'
+    elif "length_m" in columns:
+        tip.text = '<b>[% "class" %]</b> [% round("length_m") %] m'
+    if tip.text:
         elements.append(tip)
     return elements
 
@@ -111,18 +121,20 @@ def _raster_qml(renderer: ET.Element) -> str:
     return _text(root)
 
 
-def _symbol_renderer(entry: ClassEntry, geometry: str) -> ET.Element:
+def _symbol_renderer(entry: ClassEntry, geometry: str, columns: Sequence[str]) -> ET.Element:
     renderer = ET.Element("renderer-v2", type="singleSymbol", symbollevels="0", enableorderby="0", forceraster="0")
     symbols = ET.SubElement(renderer, "symbols")
-    edge = ",".join(str(round(value * _DARKER)) for value in entry.rgb) + ",255"
-    if "LineString" in geometry:
-        symbol = ET.SubElement(symbols, "symbol", type="line", name="0", alpha="1", clip_to_extent="1", force_rhr="0")
-        kind = "SimpleLine"
-        properties = {"line_color": edge, "line_width": f"{_CENTERLINE_MM:g}", "line_style": "solid"}
-        properties |= {"line_width_unit": "MM", "capstyle": "round", "joinstyle": "round"}
+    kind = "line" if "LineString" in geometry else "fill"
+    symbol = ET.SubElement(symbols, "symbol", type=kind, name="0", alpha="1", clip_to_extent="1", force_rhr="0")
+    if kind == "line":
+        _line(symbol, tuple(round(value * _DARK) for value in entry.rgb), _CASING_MM)
+        core = _line(symbol, tuple(round(255 - (255 - value) * _LIGHT) for value in entry.rgb), _CENTERLINE_MM)
+        if "bridged" in columns:
+            _define(core, "outlineStyle", _DASHED)
+        renderer.set("symbollevels", "1")  # casings below all lines, so that crossings are open
+        core.set("pass", "1")
     else:
-        symbol = ET.SubElement(symbols, "symbol", type="fill", name="0", alpha="1", clip_to_extent="1", force_rhr="0")
-        kind = "SimpleFill"
+        edge = ",".join(str(round(value * _DARKER)) for value in entry.rgb) + ",255"
         fill = ",".join(map(str, (*entry.rgb, _FILL_ALPHA[entry.kind])))
         properties = {"color": fill, "style": "solid", "outline_color": edge, "outline_style": "solid"}
         properties |= {
@@ -130,13 +142,37 @@ def _symbol_renderer(entry: ClassEntry, geometry: str) -> ET.Element:
             "outline_width_unit": "MM",
             "joinstyle": "miter",
         }
+        _symbol_layer(symbol, "SimpleFill", properties)
+    ET.SubElement(renderer, "rotation")
+    ET.SubElement(renderer, "sizescale")
+    return renderer
+
+
+def _line(symbol: ET.Element, rgb: tuple[int, ...], width_mm: float) -> ET.Element:
+    properties = {"line_color": ",".join(map(str, (*rgb, 255))), "line_width": f"{width_mm:g}", "line_style": "solid"}
+    properties |= {"line_width_unit": "MM", "capstyle": "round", "joinstyle": "round"}
+    return _symbol_layer(symbol, "SimpleLine", properties)
+
+
+def _symbol_layer(symbol: ET.Element, kind: str, properties: dict[str, str]) -> ET.Element:
     layer = ET.SubElement(symbol, "layer", {"class": kind, "enabled": "1", "locked": "0", "pass": "0"})
     options = ET.SubElement(layer, "Option", type="Map")
     for name, value in sorted(properties.items()):
         ET.SubElement(options, "Option", name=name, type="QString", value=value)
-    ET.SubElement(renderer, "rotation")
-    ET.SubElement(renderer, "sizescale")
-    return renderer
+    return layer
+
+
+def _define(layer: ET.Element, name: str, expression: str) -> None:
+    """Let an expression on the feature's columns decide on a property of a symbol layer."""
+    properties = ET.SubElement(layer, "data_defined_properties")
+    collection = ET.SubElement(properties, "Option", type="Map")
+    ET.SubElement(collection, "Option", name="name", type="QString", value="")
+    defined = ET.SubElement(ET.SubElement(collection, "Option", name="properties", type="Map"), "Option", name=name)
+    defined.set("type", "Map")
+    ET.SubElement(defined, "Option", name="active", type="bool", value="true")
+    ET.SubElement(defined, "Option", name="expression", type="QString", value=expression)
+    ET.SubElement(defined, "Option", name="type", type="int", value="3")
+    ET.SubElement(collection, "Option", name="type", type="QString", value="collection")
 
 
 def _text(root: ET.Element) -> str:

@@ -2,55 +2,57 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 import sqlite3
 import warnings
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
+import pyarrow as pa
 import pyogrio
+from pyarrow.parquet import read_metadata
 
-from geoseg.errors import EnvironmentFault, MissingCrsError, UsageError
-from geoseg.legend import ClassEntry
+from geoseg.errors import EnvironmentFault, UsageError
+from geoseg.frame import parse_crs
 from geoseg.write.atomic import replacing
-from geoseg.write.columns import BY_NAME, columns_of, short_name
+from geoseg.write.geojson import DECIMALS, lonlat_groups
+from geoseg.write.geoparquet import write_geoparquet
+from geoseg.write.layer import CENTERLINE, GEOMETRY, Layer, numbered, with_fid
+from geoseg.write.shapefile import shapefile_schema, within_limits
 from geoseg.write.style import layer_qml
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    import geopandas as gpd
-
-    from geoseg.legend import Legend
+__all__ = ["CENTERLINE", "FORMATS", "Layer", "layer_files", "write_layers"]
 
 FORMATS = ("gpkg", "parquet", "fgb", "shp", "geojson")
-
-CENTERLINE = "_centerline"
-"""What follows a class's name in the name of the layer of its centre lines."""
 
 _DATE = "2000-01-01T00:00:00.000Z"
 """The time of change in all files, so that equal features make equal bytes; when they were made, run.json tells."""
 
+_OGR_OPTIONS = {
+    "OGR_CURRENT_DATE": _DATE,
+    # Room for the spatial index of a GeoPackage that is being written, and who builds it: left to itself, GDAL lets
+    # memory and processors of the machine decide, and with them the bytes of the file.
+    "OGR_GPKG_MAX_RAM_USAGE_RTREE": 1 << 26,
+    "OGR_GPKG_ALLOW_THREADED_RTREE": "NO",
+}
+
 _DRIVERS: dict[str, tuple[str, dict[str, Any]]] = {
     "fgb": ("FlatGeobuf", {}),
     "shp": ("ESRI Shapefile", {"DBF_DATE_LAST_UPDATE": _DATE[:10], "ENCODING": "UTF-8"}),
-    # Seven decimals of a degree are a centimetre.
-    "geojson": ("GeoJSON", {"RFC7946": "YES", "COORDINATE_PRECISION": 7, "WRITE_NAME": "NO"}),
+    "geojson": ("GeoJSON", {"COORDINATE_PRECISION": DECIMALS, "WRITE_NAME": "NO"}),
 }
 
 _OF_A_SHAPEFILE = (".shp", ".shx", ".dbf", ".prj", ".cpg")
 
 _NOT_IN_NAMES = re.compile(r"[^\w-]+")
 """What file names do without, though layers may have it in theirs."""
-
-_GEOMETRIES = (
-    ({"Polygon"}, "Polygon"),
-    ({"LineString"}, "LineString"),
-    ({"Polygon", "MultiPolygon"}, "MultiPolygon"),
-    ({"LineString", "MultiLineString"}, "MultiLineString"),
-)
 
 _STYLES = """
 CREATE TABLE layer_styles (
@@ -62,36 +64,35 @@ CREATE TABLE layer_styles (
 
 
 def write_layers(
-    layers: Mapping[str, gpd.GeoDataFrame],
+    layers: Sequence[Layer],
     folder: Path,
     stem: str,
     format: str,  # noqa: A002  # the word of the command line
-    legend: Legend,
 ) -> list[Path]:
     """Write layers of features and return the files: one for all (gpkg), else one a layer (`STEM_LAYER.EXT`).
 
-    A Shapefile is the set of its members, and all are returned. Features are counted by `fid`, from 1.
+    Memory does not grow with the number of features, but by 90 bytes a feature for FlatGeobuf, whose index GDAL sorts
+    in memory. A Shapefile is the set of its members, and all are returned. Features are counted by `fid`, from 1.
+    GeoPackages carry a style for each layer. Equal features make equal bytes, however they were batched.
 
-    Layers are named as their class (or class + `_centerline`). An empty one is written too, with the columns of its
-    class, so that what reads the files need not ask which are there. GeoPackages carry a style for each layer.
-    Equal features make equal bytes. Raises UsageError for an unknown format, MissingCrsError for GeoJSON without a
-    CRS, EnvironmentFault where a file cannot be written or does not hold every feature afterwards.
+    Raises UsageError for an unknown format, and for what a Shapefile or a GeoJSON cannot hold; MissingCrsError for
+    GeoJSON without a CRS; EnvironmentFault where a file cannot be written or does not hold every feature afterwards;
+    and what the batches of a layer raise.
     """
     if format not in FORMATS:
         raise UsageError(f"--format: {format!r} is not one of {', '.join(FORMATS)}")
-    ready = {name: _complete(frame, _entry(name, legend)) for name, frame in layers.items()}
-    files = layer_files(list(ready), folder, stem, format)
+    names = [layer.name for layer in layers]
+    if len(set(names)) < len(names):
+        raise ValueError(f"two of the layers {names} have one name")
+    files = layer_files(names, folder, stem, format)
     if format == "gpkg":  # whose layers have a fid by their nature
         out = folder / f"{stem}.gpkg"
-        _write_geopackage(ready, out, legend)
+        _write_geopackage(layers, out)
         return [out]
-    for name, out in files.items():
-        numbered = ready[name].copy(deep=False)
-        numbered.insert(0, "fid", np.arange(1, len(numbered) + 1, dtype=np.int32))
-        if format == "parquet":
-            _write_parquet(numbered, out)
-        else:
-            _write_file(numbered, out, format)
+    with ExitStack() as written:  # all layers appear, or none
+        for layer in layers:
+            partial = written.enter_context(replacing(files[layer.name]))
+            _write_file(layer, partial, files[layer.name])
     ends = _OF_A_SHAPEFILE if format == "shp" else (f".{format}",)
     every = [out.with_suffix(end) for out in files.values() for end in ends]
     return [path for path in every if path.exists()]  # without a CRS there is no .prj
@@ -107,60 +108,23 @@ def layer_files(names: Sequence[str], folder: Path, stem: str, format: str) -> d
     return files
 
 
-def geometry_type(frame: gpd.GeoDataFrame, name: str) -> str:
-    """What OGR calls the geometries of a layer; of an empty one, what its name says.
-
-    Raises ValueError where a layer mixes areas, lines or points.
-    """
-    found = set(frame.geometry.geom_type.dropna())
-    if not found:
-        return "LineString" if name.endswith(CENTERLINE) else "Polygon"
-    fitting = next((kind for kinds, kind in _GEOMETRIES if found <= kinds), None)
-    if fitting is None:
-        raise ValueError(f"layer {name!r} mixes geometries: {sorted(found)}")
-    return fitting
-
-
-def _entry(name: str, legend: Legend) -> ClassEntry:
-    """The class of a layer; a grey one for layers of which the legend knows nothing."""
-    class_name = name.removesuffix(CENTERLINE)
-    known = next((entry for entry in legend.classes if entry.name in {name, class_name}), None)
-    return known or ClassEntry(0, name, "#808080", "area")
-
-
-def _complete(frame: gpd.GeoDataFrame, entry: ClassEntry) -> gpd.GeoDataFrame:
-    """The layer with the types of the contract, which an empty frame has lost, and, if empty, its columns."""
-    import geopandas as gpd  # noqa: PLC0415  # 1.5 s, and callers have it anyway
-
-    if frame.empty:
-        names = dict.fromkeys(column.name for column in columns_of(entry.kind))
-        names |= dict.fromkeys(name for name in frame.columns if name != frame.active_geometry_name)
-        crs = frame.crs if frame.active_geometry_name else None
-        frame = gpd.GeoDataFrame({name: [] for name in names}, geometry=gpd.GeoSeries([], crs=crs), crs=crs)
-    if frame.geometry.name != "geometry":
-        frame = frame.rename_geometry("geometry")
-    known = [name for name in frame.columns if name in BY_NAME]
-    typed: gpd.GeoDataFrame = frame.astype({name: BY_NAME[name].dtype for name in known})
-    return typed
-
-
-def _write_geopackage(layers: Mapping[str, gpd.GeoDataFrame], out: Path, legend: Legend) -> None:
+def _write_geopackage(layers: Sequence[Layer], out: Path) -> None:
     with replacing(out) as partial:
-        geometries = {name: geometry_type(frame, name) for name, frame in layers.items()}
-        with _ogr():
-            for name, frame in layers.items():
-                pyogrio.write_dataframe(
-                    frame, partial, layer=name, driver="GPKG", geometry_type=geometries[name],
-                    # QGIS 3.22 and its like warn of version 1.4.
-                    dataset_options={"VERSION": "1.3"},
-                    # -1: an undefined Cartesian frame, as the standard has it; GDAL would invent a CRS.
-                    layer_options={"SPATIAL_INDEX": "YES"} | ({} if frame.crs else {"SRID": -1}),
-                )  # fmt: skip
-        _add_styles(partial, {
-            name: layer_qml(_entry(name, legend), geometries[name], _fields(frame)) for name, frame in layers.items()
-        })  # fmt: skip
-        for name, frame in layers.items():
-            _check(partial, name, len(frame), out)
+        counts = {
+            layer.name: _write_ogr(
+                layer, _Stream(layer.schema, layer.groups()), partial, driver="GPKG", layer=layer.name,
+                # QGIS 3.22 and its like warn of version 1.4.
+                dataset_options={"VERSION": "1.3"},
+                # -1: an undefined Cartesian frame, as the standard has it; GDAL would invent a CRS.
+                layer_options={"SPATIAL_INDEX": "YES"} | ({} if layer.crs else {"SRID": -1}),
+            )
+            for layer in layers
+        }  # fmt: skip
+        _add_styles(
+            partial, {layer.name: layer_qml(layer.entry, layer.geometry, layer.schema.names) for layer in layers}
+        )
+        for name, count in counts.items():
+            _check(partial, name, count, out)
 
 
 def _add_styles(path: Path, styles: Mapping[str, str]) -> None:
@@ -181,45 +145,87 @@ def _add_styles(path: Path, styles: Mapping[str, str]) -> None:
         )
 
 
-def _write_parquet(frame: gpd.GeoDataFrame, out: Path) -> None:
-    from pyarrow.parquet import read_metadata  # noqa: PLC0415  # for this format alone
-
-    with replacing(out) as partial:
-        frame.to_parquet(partial, index=False, compression="zstd", schema_version="1.1.0", write_covering_bbox=True)
-        _compare(read_metadata(partial).num_rows, len(frame), out)
-
-
-def _write_file(frame: gpd.GeoDataFrame, out: Path, kind: str) -> None:
+def _write_file(layer: Layer, partial: Path, out: Path) -> None:
+    """Write a layer into a file of its own, and check it."""
+    kind = out.suffix[1:]
+    if kind == "parquet":
+        wanted = write_geoparquet(layer, partial)
+        _compare(read_metadata(partial).num_rows, wanted, out)
+        return
     driver, options = _DRIVERS[kind]
-    if kind == "geojson" and frame.crs is None:
-        raise MissingCrsError("GeoJSON is in WGS 84 by its standard and the scene has no CRS; use --format gpkg")
-    geometry = geometry_type(frame, out.stem)
+    schema, groups = with_fid(layer.schema), numbered(layer.groups())
     if kind == "shp":
-        names = {name: short_name(name) for name in _fields(frame)}
-        if len(set(names.values())) < len(names):
-            raise UsageError(f"--format shp: ten bytes a name do not keep apart the columns {list(names)}; use gpkg")
-        frame = frame.rename(columns=names)
-    with replacing(out) as partial:
-        with _ogr():
-            pyogrio.write_dataframe(frame, partial, driver=driver, geometry_type=geometry, layer_options=options)
-        _check(partial, out.stem, len(frame), out)
+        schema = shapefile_schema(schema, layer.name)
+        groups = within_limits(groups, layer.name, layer.geometry)
+    if kind == "geojson":
+        # The standard knows one CRS and has no word for it.
+        layer, groups = replace(layer, crs=None), lonlat_groups(layer, groups)
+    wanted = _write_ogr(layer, _Stream(schema, groups), partial, driver=driver, layer_options=options)
+    _check(partial, partial.stem, wanted, out)
 
 
-def _fields(frame: gpd.GeoDataFrame) -> list[str]:
-    return [name for name in frame.columns if name != frame.geometry.name]
+@dataclass
+class _Stream:
+    """Groups on their way into OGR, which tells neither how many features it got nor why there was no next group."""
+
+    schema: pa.Schema
+    groups: Iterable[pa.RecordBatch]
+    count: int = 0
+    error: BaseException | None = None
+
+    def reader(self) -> pa.RecordBatchReader:
+        schema = self.schema.append(pa.field(GEOMETRY, pa.binary()))
+        return pa.RecordBatchReader.from_batches(schema, self._counted(schema))
+
+    def _counted(self, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+        try:
+            for group in self.groups:
+                self.count += len(group)
+                yield pa.RecordBatch.from_arrays(group.columns, schema=schema)
+        except GeneratorExit:  # OGR wants no more
+            raise
+        except BaseException as error:
+            self.error = error
+            raise
+
+
+def _write_ogr(features: Layer, stream: _Stream, path: Path, **options: Any) -> int:
+    """Write a layer by pyogrio with options of its own; returns how many features it had."""
+    with _ogr():
+        try:
+            pyogrio.write_arrow(
+                stream.reader(), path, geometry_name=GEOMETRY, geometry_type=features.geometry,
+                crs=_ogr_crs(features.crs), **options,
+            )  # fmt: skip
+        except Exception as error:
+            if stream.error is not None:
+                raise stream.error from None
+            if "sqlite3_" in str(error):  # which says what it could not do, and not that the disk was full
+                raise OSError(errno.EIO, os.strerror(errno.EIO), str(path)) from error
+            raise
+    return stream.count
+
+
+def _ogr_crs(crs: str | None) -> str | None:
+    """A CRS as OGR understands it best: by its EPSG code, which files then name."""
+    if crs is None:
+        return None
+    parsed = parse_crs(crs)
+    epsg = parsed.to_epsg()
+    return f"EPSG:{epsg}" if epsg else parsed.to_wkt("WKT1_GDAL")
 
 
 @contextmanager
 def _ogr() -> Iterator[None]:
-    """OGR with a fixed date; its warning that a CRS is missing is nothing new to who has read the scene."""
-    former = pyogrio.get_gdal_config_option("OGR_CURRENT_DATE")
-    pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": _DATE})
+    """OGR with fixed options; its warning that a CRS is missing is nothing new to who has read the scene."""
+    former = {name: pyogrio.get_gdal_config_option(name) for name in _OGR_OPTIONS}
+    pyogrio.set_gdal_config_options(_OGR_OPTIONS)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="'crs' was not provided")
             yield
     finally:
-        pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": former})
+        pyogrio.set_gdal_config_options(former)
 
 
 def _check(path: Path, layer: str, wanted: int, out: Path) -> None:
