@@ -106,18 +106,22 @@ def segment(
 @click.option("--out", metavar="FILE", type=click.Path(), required=True, help="Its suffix names the format.")
 @click.option("--confidence", metavar="FILE", type=click.Path(), help="Confidence raster.  [default: the one beside]")
 @click.option("--model", metavar="NAME|DIR", help="Model whose legend to use.  [default: the raster's own legend]")
-@click.option("--raw", is_flag=True, help="No filter, no simplification.")
+@click.option("--raw", is_flag=True, help="No filter, no simplification, no regularisation.")
 @click.option("--overwrite", is_flag=True, help="Replace the file, if it is there.")
 @tidy_options
 def vectorize(
     classes: str, *, out: str, confidence: str | None, model: str | None, raw: bool, overwrite: bool, **given: Any
 ) -> None:
     """Make polygons of a class raster again, without inference."""
-    from geoseg.workflow.vectors import NO_TIDYING, tidy_rule, vectorize  # noqa: PLC0415
+    from geoseg.workflow.vectors import RAW, tidy_rule, vectorize  # noqa: PLC0415
 
-    rule = NO_TIDYING if raw else tidy_rule(_settings(given, None))
+    settings = _settings(given, None)
+    rule = RAW if raw else tidy_rule(settings)
     beside = Path(confidence) if confidence else None
-    written = vectorize(Path(classes), Path(out), confidence=beside, model=model, rule=rule, overwrite=overwrite)
+    written = vectorize(
+        Path(classes), Path(out), confidence=beside, model=model, rule=rule, overwrite=overwrite,
+        workers=settings.workers,
+    )  # fmt: skip
     for path in written:
         click.echo(path)
 

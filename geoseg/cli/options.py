@@ -75,7 +75,7 @@ def _apply(options: list[Any]) -> Callable[[Command], Command]:
 
 
 segment_options = _apply([*_CONFIG, *_MODEL, *_MACHINE, *_SCENE, *_OUTPUT])
-tidy_options = _apply(_OUTPUT[1:4])
+tidy_options = _apply([*_OUTPUT[1:4], _MACHINE[0]])
 speech_options = _apply(_SPEECH)
 out_option = click.option("--out", metavar="DIR", type=click.Path(), required=True, help="Folder for the outputs.")
 resume_option = click.option(

@@ -1,13 +1,27 @@
 """From a class raster to polygons, as if the whole raster had been looked at in one pass.
 
-`polygonize` labels each block's components and outlines them, joins those that cross a seam, and returns the polygons
-of the whole raster with their confidence, background and nodata among them; `tidy` filters and simplifies them
-together, so that neighbours keep their shared edges and nodata stays bare; `measure` lays them on the ground and gives
-them the columns that users see.
+Every boundary between two components is an arc that exists once: what is done to it is done for both sides, so that no
+gap and no overlap can open.
+
+    arcs, trace, chain      lines between components; found in pixels; linked where a node is none any more
+    absorb                  small components go to the class beside them
+    simplify                outlines without stairs
+    footprints, square      buildings with straight walls at right angles
+    rings, features         polygons of components, and what their columns are made of
+    tidy                    how polygons are to look
+    block, join             one block, and what blocks could not finish alone
+    polygonize              a whole raster
+    measure                 polygons on the ground, with the columns that users see
 """
 
+from geoseg.vector.block import BLOCK, LooseEnds, outline_block
+from geoseg.vector.features import Components
+from geoseg.vector.join import join_blocks
 from geoseg.vector.measure import measure
-from geoseg.vector.polygonize import Components, polygonize
-from geoseg.vector.tidy import TidyRule, tidy
+from geoseg.vector.polygonize import blocks_of, polygonize
+from geoseg.vector.tidy import Drawing, TidyRule
 
-__all__ = ["Components", "TidyRule", "measure", "polygonize", "tidy"]
+__all__ = [
+    "BLOCK", "Components", "Drawing", "LooseEnds", "TidyRule", "blocks_of", "join_blocks", "measure", "outline_block",
+    "polygonize",
+]  # fmt: skip

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import geopandas as gpd
 
     from geoseg.legend import ClassEntry, Legend
-    from geoseg.vector.polygonize import Components
+    from geoseg.vector.features import Components
 
 Array = np.ndarray[Any, Any]
 
@@ -55,8 +55,12 @@ def to_map(polygons: Array, frame: Frame) -> Array:
     t = frame.transform
     if frame.crs is None and t.is_identity:  # GIS programs draw a raster that lies nowhere from 0 downwards
         t = Affine(1, 0, 0, 0, -1, 0)
-    matrix = np.array([[t.a, t.d], [t.b, t.e]])
-    moved = shapely.transform(polygons, lambda xy: xy @ matrix + (t.c, t.f))
+
+    def on_map(xy: Array) -> Array:
+        x, y = xy.T
+        return np.stack([x * t.a + y * t.b + t.c, x * t.d + y * t.e + t.f], axis=1)
+
+    moved = shapely.transform(polygons, on_map)
     oriented: Array = shapely.orient_polygons(moved)
     return oriented
 

@@ -1,108 +1,114 @@
-"""Filters and simplification, after the union: polygons leave, holes close, outlines lose their stairs."""
+"""What polygons are to look like: how small, how smooth, how regular."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import shapely
+
+from geoseg.legend import NODATA
+from geoseg.vector.measure import pixel_area_m2
+from geoseg.vector.rings import polygons_of_arcs
+from geoseg.vector.simplify import cut_corners, simplify
+from geoseg.vector.square import SquareRule, square
 
 if TYPE_CHECKING:
+    from geoseg.frame import Frame
     from geoseg.legend import Legend
-    from geoseg.vector.polygonize import Components
+    from geoseg.vector.arcs import Arcs
 
 Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class TidyRule:
-    """What to leave out and how much to simplify; `TidyRule(0, 0, 0)` changes nothing."""
+    """What to leave out and how much to simplify; `TidyRule.none()` changes nothing."""
 
-    min_area_m2: float = 15.0
-    min_hole_m2: float = 15.0
+    min_area_m2: float | Mapping[str, float] = 15.0
+    """The smallest polygon, of all classes or by the name of each; those not named have no limit."""
+    min_hole_m2: float | Mapping[str, float] = 15.0
+    """The smallest patch of background, by the name of its class where there are several."""
     tolerance_px: float = 1.25
     """Corners that cut off less than this squared, in pixels, are taken away (Visvalingam and Whyatt 1993)."""
+    square: SquareRule | None = field(default_factory=SquareRule)
+    """How objects are made regular; None leaves them as pixels drew them."""
+
+    @classmethod
+    def none(cls) -> TidyRule:
+        """The polygons of the pixels themselves."""
+        return cls(0, 0, 0, None)
 
 
-def tidy(components: Components, rule: TidyRule, legend: Legend, pixel_area_m2: float) -> Components:
-    """The foreground without small polygons and small holes, simplified together with all that lies beside it.
+@dataclass(frozen=True)
+class Drawing:
+    """A TidyRule for the classes and pixels of one raster. Arrays have an entry for each of the 256 codes."""
 
-    components: all of a raster, as `polygonize` returns them. A hole is closed only where nothing that stays lies in
-    it: no foreground of min_area, no background of min_hole, no nodata at all. Edges against nodata and the edge of
-    the scene stay as they are; all others are simplified, and neighbours keep their common edge. Polygons stay in pixel
-    coordinates.
-    """
-    foreground = [entry.code for entry in legend.foreground]
-    in_front = np.isin(components.codes, foreground)
-    valid = np.isin(components.codes, list(legend.codes))
-    area_m2 = components.pixels * pixel_area_m2
-    stays = ~valid | (area_m2 >= np.where(in_front, rule.min_area_m2, rule.min_hole_m2))
-    if rule.min_hole_m2 > 0:
-        polygons, covered = _close_holes(components.polygons, stays, valid, rule.min_hole_m2 / pixel_area_m2)
-    else:
-        polygons, covered = components.polygons, np.zeros(len(components), bool)
-    if rule.tolerance_px > 0 and (stays & in_front).any():
-        # What leaves takes part, since the edges around it are no less stairs than others.
-        together = valid & ~covered
-        polygons = polygons.copy()
-        polygons[together] = simplify_together(polygons[together], rule.tolerance_px)
-    return replace(components, polygons=polygons).select(stays & in_front)
+    shown: Array
+    """Whether components of a code become polygons, bool."""
+    objects: Array
+    """Whether they are objects, bool."""
+    least: Array
+    """The fewest pixels of a component, float64."""
+    tolerance_px: float
+    square: SquareRule | None
+    pixel_m: tuple[float, float]
+    """(height, width) of a pixel on the ground; in any unit where nothing is known of it."""
+
+    @classmethod
+    def of(cls, rule: TidyRule, legend: Legend, frame: Frame) -> Drawing:
+        """What a rule asks for where codes mean what the legend says and pixels are those of the frame."""
+        shown, objects, least = np.zeros(256, bool), np.zeros(256, bool), np.zeros(256)
+        pixel_m2 = pixel_area_m2(frame) or 1.0
+        for entry in legend.classes:
+            limit = rule.min_hole_m2 if entry.kind == "background" else rule.min_area_m2
+            m2 = limit.get(entry.name, 0.0) if isinstance(limit, Mapping) else limit
+            least[entry.code] = m2 / pixel_m2
+            shown[entry.code] = entry.kind != "background"
+            objects[entry.code] = entry.kind == "object"
+        return cls(shown, objects, least, rule.tolerance_px, rule.square, frame.gsd_m or (1.0, 1.0))
+
+    @property
+    def reach_px(self) -> float:
+        """How far outlines may leave those of the pixels, unless they are squared."""
+        return max(4.0, 2 * self.tolerance_px)
+
+    def outlined(self, arcs: Arcs, codes: Array, held: Array, obstacles: Array | None = None) -> Arcs:
+        """Arcs without the stairs of pixels, as far as neither nodata nor the outside lies beside them.
+
+        codes: (n,) uint8, by component; held: (m,) bool, arcs that stay as they are and in the way of others, as do
+        the points `obstacles`, (k, 2) half pixels. Outlines of objects keep the corners of pixels, all others have
+        their corners cut.
+        """
+        if not self.tolerance_px:
+            return arcs
+        held = held | at_nothing(arcs, codes)
+        soft = ~held & ~self.objects[_beside(arcs, codes)].any(axis=1)
+        tolerance = np.where(held, 0.0, self.tolerance_px)
+        return simplify(cut_corners(arcs, soft), tolerance, reach_px=self.reach_px, obstacles=obstacles)
+
+    def polygons(self, arcs: Arcs, wanted: Array) -> Array:
+        """The polygons of components, in their order; where nothing is simplified, as one pass would draw them."""
+        raw = not self.tolerance_px and self.square is None
+        return polygons_of_arcs(arcs, wanted, bends_only=raw)
+
+    def squared(self, arcs: Arcs, raw: Arcs, codes: Array, objects: Array, fixed: Array) -> Arcs:
+        """Arcs with the outlines of `objects`, (n,) bool, squared where nodata and the outside are not touched.
+
+        raw: the same arcs as pixels drew them; codes: (n,) uint8; fixed: (m,) bool, arcs that must not change.
+        """
+        if self.square is None or not objects.any():
+            return arcs
+        return square(arcs, raw, objects, fixed | at_nothing(raw, codes), self.square, self.pixel_m)
 
 
-def simplify_together(polygons: Array, tolerance_px: float) -> Array:
-    """Simplify the edges that polygons with whole-numbered outlines share: no gap, no overlap where there was none.
-
-    Edges that only one polygon has stay as they are.
-    """
-    simplified: Array = shapely.coverage_simplify(_noded(polygons), tolerance_px, simplify_boundary=False)
-    return simplified
+def at_nothing(arcs: Arcs, codes: Array) -> Array:
+    """(m,) bool: which arcs have nodata or the outside to a side."""
+    nothing: Array = (_beside(arcs, codes) == NODATA).any(axis=1)
+    return nothing
 
 
-def _noded(polygons: Array) -> Array:
-    """The same polygons, each with a vertex wherever it passes a corner of another: a coverage as GEOS wants it."""
-    everywhere = shapely.segmentize(polygons, 1.0)
-    kind, coordinates, (ring_ends, polygon_ends) = shapely.to_ragged_array(everywhere)
-    # Points between whole numbers are rounding of the division of long edges: put them where they belong.
-    coordinates = np.rint(coordinates)
-    kept = np.isin(_keys(coordinates), _keys(shapely.get_coordinates(polygons)))
-    ends = np.concatenate([[0], np.cumsum(kept)])[ring_ends]
-    noded: Array = shapely.from_ragged_array(kind, coordinates[kept], (ends, polygon_ends))
-    return noded
-
-
-def _keys(coordinates: Array) -> Array:
-    """Whole-numbered coordinates (n, 2) as one number each."""
-    return coordinates[:, 1].astype(np.int64) << 32 | coordinates[:, 0].astype(np.int64)
-
-
-def _close_holes(polygons: Array, stays: Array, valid: Array, min_hole_px: float) -> tuple[Array, Array]:
-    """Polygons without the holes smaller than `min_hole_px` that none of those that stay lies in; what they cover now.
-
-    stays, valid: (n,) bool; holes of polygons that are not valid are not closed.
-    """
-    kind, coordinates, (ring_ends, polygon_ends) = shapely.to_ragged_array(polygons)
-    inner = np.repeat(valid, np.diff(polygon_ends))
-    inner[polygon_ends[:-1]] = False
-    covered = np.zeros(len(polygons), bool)
-    if not inner.any():
-        return polygons, covered
-    sizes = np.diff(ring_ends)
-    which = np.repeat(np.cumsum(inner) - 1, sizes)[np.repeat(inner, sizes)]
-    holes = shapely.polygons(shapely.linearrings(coordinates[np.repeat(inner, sizes)], indices=which))
-    small = shapely.area(holes) < min_hole_px
-    # A point inside each polygon: where that of one that stays lies in a hole, the hole stays too.
-    hole, inside = shapely.STRtree(shapely.point_on_surface(polygons)).query(holes[small], predicate="intersects")
-    inhabited = np.zeros(np.count_nonzero(small), bool)
-    inhabited[hole[stays[inside]]] = True
-    covered[inside[~inhabited[hole]]] = True
-    closing = np.flatnonzero(inner)[np.flatnonzero(small)[~inhabited]]
-    kept = np.ones(len(sizes), bool)
-    kept[closing] = False
-    rings_left = np.concatenate([[0], np.cumsum(kept)])
-    closed: Array = shapely.from_ragged_array(
-        kind,
-        coordinates[np.repeat(kept, sizes)],
-        (np.concatenate([[0], np.cumsum(sizes[kept])]), rings_left[polygon_ends]),
-    )
-    return closed, covered
+def _beside(arcs: Arcs, codes: Array) -> Array:
+    """(m, 2) uint8: the codes to the left and right of arcs; nodata for the outside."""
+    return np.append(codes, np.uint8(NODATA))[arcs.sides]  # -1 is the outside

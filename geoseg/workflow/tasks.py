@@ -2,7 +2,8 @@
 
     forward, settle    for each block: the network over its tiles, and the border that it shares with others
     mosaic             for each raster: one file from the parts
-    polygons           from the class raster to files of polygons
+    outline            for each block of the class raster: the polygons that end in it
+    polygons           those that cross seams, and files of all
 
 A task leaves its result in the run's folder and returns a receipt. The receipts of blocks stay there too: a task that
 finds its own has nothing to do, whether it is sent again after a worker died, or by the same command after all died.
@@ -33,14 +34,17 @@ from geoseg.segment import (
     this_worker,
     write_receipt,
 )
+from geoseg.vector import blocks_of
 from geoseg.workflow.outputs import raster_specs, write_raster
-from geoseg.workflow.vectors import count_features, polygons_of, tidy_rule
+from geoseg.workflow.vectors import VectorJob, tidy_rule
 from geoseg.write import write_block, write_layers
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from geoseg.config import Settings
+    from geoseg.frame import Box
     from geoseg.grid import Block
     from geoseg.model import EngineSource
 
@@ -78,8 +82,23 @@ class SceneTasks:
         tasks += mosaics
         if self.settings.vectors:
             after = tuple(task.key for task in mosaics)
-            tasks.append(Task(f"polygons-{self.run}", polygons, (self.job, self.settings, self.stage), after))
+            tasks += self._vectors(after)
         return tasks
+
+    def _vectors(self, after: tuple[str, ...]) -> list[Task]:
+        """Outline each block of the class raster; then what crosses seams, and the files."""
+        folder = self.stage.with_name(f"{self.stage.name}-outlines")
+        job = VectorJob(
+            self.stage / "classes.tif", self.stage / "confidence.tif", self.job.bundle.legend, tidy_rule(self.settings),
+            folder,
+        )  # fmt: skip
+        tasks = [
+            Task(f"outline-{self.run}-{box.row}-{box.col}", outline, (job, box), after)
+            for box in blocks_of(self.job.grid.shape)
+        ]
+        outlined = tuple(task.key for task in tasks)
+        files = Task(f"polygons-{self.run}", polygons, (job, self.settings.format, self.stage), outlined)
+        return [*tasks, files]
 
     def _blocks(self) -> list[Task]:
         """Forward every block; settle each as soon as all that reach into it have been forwarded."""
@@ -143,14 +162,23 @@ def mosaic(job: SegmentJob, name: str, stage: Path) -> Product:
     return Product(watch.seconds, Receipt((0, 0)))
 
 
-def polygons(job: SegmentJob, settings: Settings, stage: Path) -> Product:
-    """Write the polygons in all formats."""
-    watch, legend = Stopwatch(), job.bundle.legend
+def outline(job: VectorJob, box: Box) -> Product:
+    """Make polygons of a block of the class raster."""
+    watch = Stopwatch()
+    with watch("vectorize"), _places:
+        job.outline(box)
+        return_memory()
+    return Product(watch.seconds, Receipt((0, 0)))
+
+
+def polygons(job: VectorJob, formats: Sequence[str], stage: Path) -> Product:
+    """Write the polygons of all blocks in all formats."""
+    watch = Stopwatch()
     with watch("vectorize"):
-        layers = polygons_of(stage / "classes.tif", stage / "confidence.tif", legend, tidy_rule(settings))
-        for name in settings.format:
-            write_layers(layers, stage, "features", name, legend)
-        features = count_features(layers)
+        layers = job.layers()
+        for name in formats:
+            write_layers(layers, stage, "features", name)
+        features = job.count(layers)
     return Product(watch.seconds, Receipt((0, 0)), features)
 
 

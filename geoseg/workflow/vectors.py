@@ -2,59 +2,132 @@
 
 from __future__ import annotations
 
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from geoseg.config import FORMATS
 from geoseg.errors import FrameMismatchError, InputError, UsageError
-from geoseg.legend import NODATA
+from geoseg.legend import NODATA, Legend
 from geoseg.model import find_bundle
 from geoseg.scene import inspect_scene
 from geoseg.scene.info import read_file_mask, read_window
-from geoseg.vector import TidyRule, measure, polygonize, tidy
-from geoseg.vector.measure import pixel_area_m2
-from geoseg.write import read_legend, write_layers
+from geoseg.vector import Drawing, TidyRule, blocks_of, join_blocks, measure, outline_block
+from geoseg.workflow.outlines import (
+    arrays_of,
+    loose_ends_of,
+    spill_arrays,
+    spill_features,
+    spilled_arrays,
+    spilled_column,
+    spilled_features,
+)
+from geoseg.write import Layer, read_legend, write_layers
+from geoseg.write.columns import columns_of, schema_of
 from geoseg.write.raster import same_crs
 from geoseg.write.vector import layer_files
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
 
-    import geopandas as gpd
+    import pyarrow as pa
 
     from geoseg.config import Settings
-    from geoseg.frame import Box
-    from geoseg.legend import Legend
+    from geoseg.frame import Box, Frame
+    from geoseg.legend import ClassEntry
     from geoseg.scene import SceneInfo
-    from geoseg.vector.polygonize import Reader
+    from geoseg.vector import Components
 
 Array = np.ndarray[Any, Any]
 
-NO_TIDYING = TidyRule(0, 0, 0)
+RAW = TidyRule.none()
+"""The polygons of the pixels themselves."""
 
 _SURE = 100
 """Percent."""
+_ACROSS = "across"
+"""The part of what crosses seams."""
 
 
-def polygons_of(
-    classes: Path, confidence: Path | None, legend: Legend, rule: TidyRule, *, block: int = 2048
-) -> dict[str, gpd.GeoDataFrame]:
-    """A GeoDataFrame of polygons for each foreground class of a class raster; without confidence that column is NaN.
+@dataclass(frozen=True)
+class VectorJob:
+    """What is to be made polygons of, and how; blocks leave theirs in `folder`."""
 
-    What the raster's own nodata value or mask leaves out is nodata. Raises InputError where a code is not in the
-    legend, or a pixel that has a class has no confidence of 0..100 %.
-    """
-    info = inspect_scene(classes)
-    components = polygonize(_reader(info, confidence, legend), info.frame.shape, block)
-    layers = measure(tidy(components, rule, legend, pixel_area_m2(info.frame) or 1.0), info.frame, legend)
-    if confidence is None:
-        unknown = {"confidence": float("nan"), "confidence_min": float("nan")}
-        layers = {name: layer.assign(**unknown) for name, layer in layers.items()}
-    return layers
+    classes: Path
+    confidence: Path | None
+    legend: Legend
+    rule: TidyRule
+    folder: Path
+
+    def outline(self, box: Box) -> None:
+        """Make polygons of a block, and leave what crosses its seams.
+
+        What the raster's own nodata value or mask leaves out is nodata. Raises InputError where a code is not in the
+        legend, or a pixel that has a class has no confidence of 0..100 %.
+        """
+        info = inspect_scene(self.classes)
+        codes, confidence = self._read(info, box)
+        drawing = Drawing.of(self.rule, self.legend, info.frame)
+        finished, left = outline_block(codes, confidence, box, info.frame.shape, drawing)
+        self._spill(_part(box), finished, info.frame)
+        spill_arrays(self.folder, _part(box), arrays_of(left))
+
+    def layers(self) -> list[Layer]:
+        """The layers of the whole raster, once all its blocks have been outlined; what crosses seams comes last."""
+        frame = inspect_scene(self.classes).frame
+        parts = [_part(box) for box in blocks_of(frame.shape)]
+        left = [loose_ends_of(spilled_arrays(self.folder, part)) for part in parts]
+        self._spill(_ACROSS, join_blocks(left, Drawing.of(self.rule, self.legend, frame)), frame)
+        return [self._layer(entry, frame, [*parts, _ACROSS]) for entry in self.legend.foreground]
+
+    def count(self, layers: list[Layer]) -> dict[str, dict[str, float | int | None]]:
+        """By layer: how many features, how large together, how large in the middle; None where that is not known."""
+        parts = [*(_part(box) for box in blocks_of(inspect_scene(self.classes).frame.shape)), _ACROSS]
+        return {
+            layer.name: summary(spilled_column(self.folder, parts, layer.name, "area_m2"))
+            for layer in layers
+            if "area_m2" in layer.schema.names
+        }
+
+    def _spill(self, part: str, components: Components, frame: Frame) -> None:
+        measured = measure(components, frame, self.legend)
+        if self.confidence is None:
+            unknown = {"confidence": float("nan"), "confidence_min": float("nan")}
+            measured = {name: layer.assign(**unknown) for name, layer in measured.items()}
+        spill_features(self.folder, part, [Layer.of(name, rows, self.legend) for name, rows in measured.items()])
+
+    def _layer(self, entry: ClassEntry, frame: Frame, parts: list[str]) -> Layer:
+        def batches() -> Iterator[pa.RecordBatch]:
+            return spilled_features(self.folder, parts, entry.name)
+
+        return Layer(entry.name, entry, schema_of(columns_of(entry.kind)), frame.crs, batches)
+
+    def _read(self, info: SceneInfo, box: Box) -> tuple[Array, Array]:
+        """Codes, nodata as 255, and confidence; without confidence the codes stand in its place."""
+        codes = read_window(info.path, [1], box)[0]
+        if info.nodata not in {None, NODATA} or info.mask != "none":
+            # What GDAL calls a mask covers nodata values and alpha as well.
+            codes = np.where(read_file_mask(info.path, box), codes, NODATA).astype(np.uint8)
+        unknown = sorted(set(np.unique(codes).tolist()) - {*self.legend.codes, NODATA})
+        if unknown:
+            raise InputError(
+                f"{info.path} holds the codes {unknown}; the legend has {sorted(self.legend.codes)}, and {NODATA} is "
+                "nodata; name the model it comes from by --model"
+            )
+        if self.confidence is None:
+            return codes, codes
+        percent = read_window(str(self.confidence), [1], box)[0]
+        if (percent[codes != NODATA] > _SURE).any():
+            raise InputError(
+                f"{self.confidence} holds more than {_SURE} where {info.path} has a class; it takes percent"
+            )
+        return codes, percent
 
 
-def vectorize(
+def vectorize(  # noqa: PLR0913  # keywords, each an option of the command
     classes: Path,
     out: Path,
     *,
@@ -62,12 +135,13 @@ def vectorize(
     model: str | None = None,
     rule: TidyRule,
     overwrite: bool = False,
+    workers: int = 0,
 ) -> list[Path]:
     """Polygons of a class raster again, without inference, in the format that the suffix of `out` names.
 
     The legend is the one stored in the raster, or that of `model`; the confidence is `confidence`, else what lies
-    beside the raster as confidence.tif. Files that are there already are replaced only with `overwrite`. Raises
-    UsageError or InputError.
+    beside the raster as confidence.tif. Files that are there already are replaced only with `overwrite`. Blocks are
+    outlined by `workers` local processes, or in this one. Raises UsageError or InputError.
     """
     kind = out.suffix.lstrip(".").lower()
     if kind not in FORMATS:
@@ -87,9 +161,20 @@ def vectorize(
     confidence = confidence or (beside if beside.is_file() and beside != classes else None)
     if confidence is not None:
         _check_confidence(inspect_scene(confidence), info)
-    layers = polygons_of(classes, confidence, legend, rule)
     out.parent.mkdir(parents=True, exist_ok=True)
-    return write_layers(layers, out.parent, out.stem, kind, legend)
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", suffix=".partial", dir=out.parent) as folder:
+        job = VectorJob(classes, confidence, legend, rule, Path(folder))
+        _outline_all(job, info.frame.shape, workers)
+        return write_layers(job.layers(), out.parent, out.stem, kind)
+
+
+def _outline_all(job: VectorJob, shape: tuple[int, int], workers: int) -> None:
+    from geoseg.runtime import Task, open_runner, run_tasks  # noqa: PLC0415  # Dask, where workers are wanted
+
+    tasks = [Task(f"outline-{_part(box)}", job.outline, (box,)) for box in blocks_of(shape)]
+    with open_runner(workers=workers) as runner:
+        for _ in run_tasks([tasks], runner):
+            pass
 
 
 def tidy_rule(settings: Settings) -> TidyRule:
@@ -97,45 +182,18 @@ def tidy_rule(settings: Settings) -> TidyRule:
     return TidyRule(settings.min_area, settings.min_hole, settings.simplify)
 
 
-def count_features(layers: dict[str, gpd.GeoDataFrame]) -> dict[str, dict[str, float | int | None]]:
-    """By layer: how many, how large together, how large in the middle; None where that is not known."""
+def summary(areas_m2: Array) -> dict[str, float | int | None]:
+    """How many features, how large together, how large in the middle; None where that is not known."""
+    known = bool(np.isfinite(areas_m2).all())
     return {
-        name: {
-            "count": len(layer),
-            "area_m2": _known(layer.area_m2.sum(skipna=False)),
-            "median_area_m2": _known(layer.area_m2.median()) if len(layer) else None,
-        }
-        for name, layer in layers.items()
+        "count": len(areas_m2),
+        "area_m2": round(float(areas_m2.sum()), 1) if known else None,
+        "median_area_m2": round(float(np.median(areas_m2)), 1) if known and len(areas_m2) else None,
     }
 
 
-def _known(area_m2: float) -> float | None:
-    return round(float(area_m2), 1) if np.isfinite(area_m2) else None
-
-
-def _reader(info: SceneInfo, confidence: Path | None, legend: Legend) -> Reader:
-    """Codes, nodata as 255, and confidence by box; without confidence the codes stand in its place."""
-    masked = info.nodata not in {None, NODATA} or info.mask != "none"
-    known = np.isin(np.arange(256), [*legend.codes, NODATA])
-
-    def read(box: Box) -> tuple[Array, Array]:
-        codes = read_window(info.path, [1], box)[0]
-        if masked:  # what GDAL calls a mask covers nodata values and alpha as well
-            codes = np.where(read_file_mask(info.path, box), codes, NODATA).astype(np.uint8)
-        if not known[codes].all():
-            unknown = np.unique(codes[~known[codes]]).tolist()
-            raise InputError(
-                f"{info.path} holds the codes {unknown}; the legend has {sorted(legend.codes)}, and {NODATA} is "
-                "nodata; name the model it comes from by --model"
-            )
-        if confidence is None:
-            return codes, codes
-        percent = read_window(str(confidence), [1], box)[0]
-        if (percent[codes != NODATA] > _SURE).any():
-            raise InputError(f"{confidence} holds more than {_SURE} where {info.path} has a class; it takes percent")
-        return codes, percent
-
-    return read
+def _part(box: Box) -> str:
+    return f"{box.row}_{box.col}"
 
 
 def _check_confidence(confidence: SceneInfo, classes: SceneInfo) -> None:

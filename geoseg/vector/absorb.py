@@ -1,0 +1,98 @@
+"""Components too small to be shown go to what lies beside them: filtering changes codes, and leaves no hole."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from geoseg.legend import NODATA
+
+if TYPE_CHECKING:
+    from geoseg.vector.arcs import Arcs
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Borders:
+    """How long components lie beside each other."""
+
+    pairs: Array
+    """(m, 2) int64: two components each; a pair may occur more than once."""
+    lengths: Array
+    """(m,) int64: number of pixel edges that they share."""
+
+    @classmethod
+    def of(cls, arcs: Arcs) -> Borders:
+        """The borders along arcs as pixels drew them; the outside is nobody's neighbour."""
+        inner = (arcs.sides >= 0).all(axis=1)
+        return cls(arcs.sides[inner], arcs.lengths()[inner])
+
+
+def too_small(codes: Array, pixels: Array, least: Array) -> Array:
+    """Which components are smaller than their class must be.
+
+    codes: (n,) uint8; pixels: (n,); least: (256,) the fewest pixels of a component by code. Nodata is never too small.
+    """
+    small: Array = (pixels < least[codes]) & (codes != NODATA)
+    return small
+
+
+def absorb(codes: Array, small: Array, borders: Borders) -> Array:
+    """The class of each component once the small ones have gone to the class with which they share the longest edge.
+
+    codes: (n,) uint8; small: (n,) bool. Only classes that stay count; small components among small ones wait until one
+    beside them has a class, and equal edges go to the lower code. What meets nothing but nodata and the outside keeps
+    its code. All that decides over a group of small components lies in the group and along its border.
+    """
+    codes = codes.copy()
+    waiting = small.copy()
+    pairs = np.concatenate([borders.pairs, borders.pairs[:, ::-1]])
+    lengths = np.concatenate([borders.lengths, borders.lengths])
+    of_small = waiting[pairs[:, 0]] & (codes[pairs[:, 1]] != NODATA)
+    pairs, lengths = pairs[of_small], lengths[of_small]
+    while len(pairs):
+        sure = ~waiting[pairs[:, 1]]
+        if not sure.any():
+            break
+        keys, group = np.unique(pairs[sure, 0] * 256 + codes[pairs[sure, 1]], return_inverse=True)
+        shared = np.bincount(group, lengths[sure])
+        component, code = np.divmod(keys, 256)
+        order = np.lexsort((code, -shared, component))
+        first = order[np.unique(component[order], return_index=True)[1]]
+        codes[component[first]] = code[first]
+        waiting[component[first]] = False
+        left = waiting[pairs[:, 0]]
+        pairs, lengths = pairs[left], lengths[left]
+    return codes
+
+
+def undecided(small: Array, open_: Array, borders: Borders) -> Array:
+    """Which small components may meet more than is known: those that are open, and all that hang on them.
+
+    small: (n,) bool, with what is known so far; open_: (n,) bool, which go on beyond a seam.
+    """
+    group = first_of_group(borders.pairs[small[borders.pairs].all(axis=1)], len(small))
+    unsure = np.zeros(len(small), bool)
+    unsure[group[small & open_]] = True
+    return unsure[group] & small
+
+
+def unite(codes: Array, borders: Borders) -> Array:
+    """(n,) the first of all components that have become one, since they are beside each other and of one code."""
+    return first_of_group(borders.pairs[codes[borders.pairs[:, 0]] == codes[borders.pairs[:, 1]]], len(codes))
+
+
+def first_of_group(pairs: Array, count: int) -> Array:
+    """(count,) the lowest number of all that hang together by pairs (m, 2)."""
+    from scipy.sparse import coo_array  # noqa: PLC0415
+    from scipy.sparse.csgraph import connected_components  # noqa: PLC0415
+
+    graph = coo_array((np.ones(len(pairs), bool), (pairs[:, 0], pairs[:, 1])), shape=(count, count))
+    groups, group = connected_components(graph, directed=False)
+    first = np.empty(groups, np.int64)
+    first[group[::-1]] = np.arange(count)[::-1]
+    of_each: Array = first[group]
+    return of_each
