@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 FORMATS = ("gpkg", "parquet", "fgb", "shp", "geojson")
 
 
+Limit = float | dict[str, float]
+"""A number of m2, or one for some classes by name."""
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """Everything that can be chosen for `segment`; the names are those of the options."""
@@ -50,19 +54,22 @@ class Settings:
     force: bool = False
     vectors: bool = True
     probabilities: bool = False
-    min_area: float = 15.0
-    """Polygons smaller than this many m2 are left out."""
-    min_hole: float = 15.0
-    """Holes smaller than this many m2 are closed."""
+    min_area: Limit = 15.0
+    """Polygons smaller than this many m2 go to the class beside them; a number, or one by class."""
+    min_hole: Limit = 15.0
+    """Holes smaller than this many m2 are closed; a number, or one by class."""
     simplify: float = 1.25
     """Tolerance of the simplification in pixels; 0 keeps the stairs."""
+    square: bool = True
+    """Whether buildings get straight walls at right angles."""
 
     def __post_init__(self) -> None:
         """Refuse values that no run can use."""
         for name, least in _LEAST.items():
-            value = getattr(self, name)
-            if value is not None and not (math.isfinite(value) and value >= least):
-                raise UsageError(f"{name} is {value}; it takes {least} or more")
+            given = getattr(self, name)
+            for value in given.values() if isinstance(given, dict) else [given]:
+                if value is not None and not (math.isfinite(value) and value >= least):
+                    raise UsageError(f"{name} is {value}; it takes {least} or more")
         if self.nodata is not None and math.isinf(self.nodata):
             raise UsageError(f"nodata is {self.nodata}; it takes a finite number or nan (infinite pixels never count)")
         for name in self.format:
@@ -110,12 +117,12 @@ def resolve_settings(
         name = variable.removeprefix("GEOSEG_").lower()
         if name not in _READERS:
             raise UsageError(f"the variable {variable} sets nothing{nearest(name, _READERS)}")
-        merged[name] = _read(name, text, f"the variable {variable}")
+        merged[name] = read_setting(name, text, f"the variable {variable}")
     if file is not None:
         for name, value in read_yaml(file).items():
             if name not in _READERS:
                 raise UsageError(f"{file}: there is no setting {name!r}{nearest(name, _READERS)}")
-            merged[name] = _read(name, value, f"{file}: {name}")
+            merged[name] = read_setting(name, value, f"{file}: {name}")
     merged |= {name: value for name, value in given.items() if value is not None}
     return Settings(**merged)
 
@@ -145,7 +152,8 @@ def nearest(name: str, names: Mapping[str, Any]) -> str:
     return f"; did you mean {close[0]}?" if close else f"; there are {', '.join(sorted(names))}"
 
 
-def _read(name: str, value: Any, where: str) -> Any:
+def read_setting(name: str, value: Any, where: str) -> Any:
+    """A setting from a text, or from what YAML makes of one; raises UsageError that begins with `where`."""
     if value is None:
         return None
     reader, wanted = _READERS[name]
@@ -191,6 +199,16 @@ def _bands(value: Any) -> str:
     return _text(value)
 
 
+def _limit(value: Any) -> Limit:
+    """A number, or class=number pairs: a text, or in YAML a mapping."""
+    if isinstance(value, str) and "=" in value:
+        value = dict(part.split("=") for part in value.split(","))
+    if isinstance(value, dict):
+        return {_text(name).strip(): _number(number) for name, number in value.items()}
+    return _number(value)
+
+
+_LIMIT = "a number, or class=number pairs, as building=30,water=100"
 _KINDS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "str": (_text, "a text"),
     "int": (_whole, "a whole number"),
@@ -198,6 +216,10 @@ _KINDS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "bool": (_yes_no, "true or false"),
     "tuple[str, ...]": (_names, "names, separated by commas"),
 }
-_READERS = {field.name: _KINDS[str(field.type).removesuffix(" | None")] for field in fields(Settings)} | {
-    "bands": (_bands, "role=number pairs, as red=3,green=2")
+_READERS = {
+    field.name: _KINDS[str(field.type).removesuffix(" | None")] for field in fields(Settings) if field.type != "Limit"
+} | {
+    "bands": (_bands, "role=number pairs, as red=3,green=2"),
+    "min_area": (_limit, _LIMIT),
+    "min_hole": (_limit, _LIMIT),
 }

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from geoseg import config
-from geoseg.cli.options import split_formats
+from geoseg.cli.options import read_lists
 from geoseg.config import Settings, resolve_settings
 from geoseg.errors import UsageError
 from geoseg.write import FORMATS
@@ -75,7 +75,7 @@ def test_devices_are_known_by_their_spelling(device: str) -> None:
 
 def test_a_format_named_twice_is_written_once(tmp_path: Path) -> None:
     assert resolve_settings({}, written(tmp_path, "format: [fgb, gpkg, fgb]")).format == ("fgb", "gpkg")
-    assert split_formats({"format": "gpkg, fgb,gpkg"}) == {"format": ("gpkg", "fgb")}
+    assert read_lists({"format": "gpkg, fgb,gpkg"}) == {"format": ("gpkg", "fgb")}
 
 
 def test_a_wrong_variable_is_named() -> None:

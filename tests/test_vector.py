@@ -255,8 +255,12 @@ def test_limits_by_class_hold_for_that_class() -> None:
     classes = np.zeros((20, 20), np.uint8)
     classes[2:5, 2:5] = 1
     classes[2:5, 12:15] = 3
-    assert tidied(classes, TidyRule({"vegetation": 10}, 0, 0, None)).codes.tolist() == [1]
+    assert tidied(classes, TidyRule({"vegetation": 10, "building": 9}, 0, 0, None)).codes.tolist() == [1]
     assert tidied(classes, TidyRule({"vegetation": 9, "building": 10}, 0, 0, None)).codes.tolist() == [3]
+    classes[1:19, 1:19] = np.where(classes[1:19, 1:19] == 0, 4, classes[1:19, 1:19])
+    classes[2:5, 2:5] = classes[10:13, 10:13] = 0  # two holes of nine pixels
+    for limits, left in (({"water": 10, "vegetation": 0}, 324 - 9), ({"water": 9, "vegetation": 100}, 324 - 27)):
+        assert tidied(classes, TidyRule(0, limits, 0, None), 7).of([4]).pixels.tolist() == [left]
 
 
 def test_a_sliver_goes_to_the_class_with_the_longest_shared_edge() -> None:

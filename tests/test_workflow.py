@@ -25,7 +25,7 @@ from geoseg.config import Settings
 from geoseg.errors import EnvironmentFault, InputError, UsageError
 from geoseg.workflow import open_run, segment_scene, segment_scenes, vectorize, verify_run
 from geoseg.workflow.folder import claimed
-from geoseg.workflow.vectors import NO_TIDYING
+from geoseg.workflow.vectors import RAW
 
 NAMES = ("blue", "green", "red", "nir")
 
@@ -134,7 +134,7 @@ def test_vectorize_alone_gives_the_same_polygons(run: Path, tmp_path: Path) -> N
         first = gpd.read_file(run / "features.gpkg", layer=name)
         again = gpd.read_file(tmp_path / "again.gpkg", layer=name)
         assert first.equals(again)
-    raw = vectorize(run / "classes.tif", tmp_path / "raw.gpkg", rule=NO_TIDYING)[0]
+    raw = vectorize(run / "classes.tif", tmp_path / "raw.gpkg", rule=RAW)[0]
     classes = read(run / "classes.tif")[0]
     water = gpd.read_file(raw, layer="water")
     assert water.area_m2.sum() == pytest.approx(int((classes == 4).sum()))
@@ -142,12 +142,12 @@ def test_vectorize_alone_gives_the_same_polygons(run: Path, tmp_path: Path) -> N
 
 def test_vectorize_refuses_what_it_cannot_read(run: Path, scene: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="suffix names the format"):
-        vectorize(run / "classes.tif", tmp_path / "a.docx", rule=NO_TIDYING)
+        vectorize(run / "classes.tif", tmp_path / "a.docx", rule=RAW)
     with pytest.raises(InputError, match="uint16"):
-        vectorize(scene, tmp_path / "a.gpkg", rule=NO_TIDYING)
+        vectorize(scene, tmp_path / "a.gpkg", rule=RAW)
     bare = write_scene(tmp_path / "bare.tif", np.ones((1, 8, 8), np.uint8))
     with pytest.raises(InputError, match="--model"):
-        vectorize(bare, tmp_path / "a.gpkg", rule=NO_TIDYING)
+        vectorize(bare, tmp_path / "a.gpkg", rule=RAW)
 
 
 def test_a_run_opens_as_a_dataset(run: Path) -> None:

@@ -16,10 +16,10 @@ from geoseg.cli.options import (
     json_option,
     out_option,
     overwrite_option,
+    read_lists,
     resume_option,
     segment_options,
     speech_options,
-    split_formats,
     tidy_options,
 )
 from geoseg.cli.terminal import open_progress, say_fault
@@ -217,7 +217,7 @@ def main() -> None:
 
 
 def _settings(given: dict[str, Any], config: str | None) -> Settings:
-    return resolve_settings(split_formats(given), config, os.environ)
+    return resolve_settings(read_lists(given), config, os.environ)
 
 
 def _plan(scenes: list[str], settings: Settings, *, as_json: bool) -> None:

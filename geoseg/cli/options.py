@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from geoseg.config import CHOICES, FORMATS, Settings
+from geoseg.config import CHOICES, FORMATS, Settings, read_setting
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,9 +50,12 @@ _SCENE = [
 ]
 _OUTPUT = [
     _option("--format", metavar="NAMES", default="gpkg", help=f"Of {', '.join(FORMATS)}; several with commas."),
-    _option("--min-area", type=float, help="Leave out polygons below this many m2."),
-    _option("--min-hole", type=float, help="Close holes below this many m2."),
+    _option("--min-area", metavar="M2|CLASS=M2,...", help="Smaller polygons go to the class beside them."),
+    _option("--min-hole", metavar="M2|CLASS=M2,...", help="Smaller holes are closed; by the class around them."),
     _option("--simplify", type=float, help="Tolerance of outlines in pixels; 0 keeps the stairs."),
+    click.option(
+        "--square/--no-square", default=None, help="Straight walls at right angles for buildings.  [default: square]"
+    ),
     click.option("--no-vectors", "vectors", flag_value=False, type=bool, default=None, help="Rasters alone."),
     click.option("--probabilities", is_flag=True, default=None, help="Also write the probability of each class."),
 ]
@@ -75,7 +78,7 @@ def _apply(options: list[Any]) -> Callable[[Command], Command]:
 
 
 segment_options = _apply([*_CONFIG, *_MODEL, *_MACHINE, *_SCENE, *_OUTPUT])
-tidy_options = _apply([*_OUTPUT[1:4], _MACHINE[0]])
+tidy_options = _apply([*_OUTPUT[1:5], _MACHINE[0]])
 speech_options = _apply(_SPEECH)
 out_option = click.option("--out", metavar="DIR", type=click.Path(), required=True, help="Folder for the outputs.")
 resume_option = click.option(
@@ -85,9 +88,13 @@ overwrite_option = click.option("--overwrite", is_flag=True, help="Replace the r
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
-def split_formats(given: dict[str, Any]) -> dict[str, Any]:
-    """The options as `resolve_settings` wants them: formats as a tuple, each once."""
-    text = given.get("format")
-    if text is None:
-        return given
-    return {**given, "format": tuple(dict.fromkeys(name.strip() for name in text.split(",")))}
+def read_lists(given: dict[str, Any]) -> dict[str, Any]:
+    """The options as `resolve_settings` wants them: formats as a tuple, each once; limits as numbers.
+
+    Raises UsageError where a limit is none.
+    """
+    read = {name: read_setting(name, given[name], f"--{name.replace('_', '-')}") for name in _LISTS if given.get(name)}
+    return {**given, **read}
+
+
+_LISTS = ("format", "min_area", "min_hole")

@@ -31,12 +31,34 @@ class Borders:
         return cls(arcs.sides[inner], arcs.lengths()[inner])
 
 
-def too_small(codes: Array, pixels: Array, least: Array) -> Array:
-    """Which components are smaller than their class must be.
+@dataclass(frozen=True)
+class Limits:
+    """How small components may be, in pixels. Arrays have an entry for each of the 256 codes."""
 
-    codes: (n,) uint8; pixels: (n,); least: (256,) the fewest pixels of a component by code. Nodata is never too small.
+    area: Array
+    """The fewest pixels of a component of a code that is shown, float64; 0 for all others."""
+    hole: Array
+    """The fewest pixels of background beside components of a code, float64."""
+    background: Array
+    """Which codes are background, bool; nodata is not."""
+
+
+def too_small(codes: Array, pixels: Array, borders: Borders, limits: Limits, open_: Array | None = None) -> Array:
+    """(n,) bool: which components are smaller than their class must be, or are holes smaller than those around leave.
+
+    codes: (n,) uint8; pixels: (n,) int64. A hole is judged by the class with which it shares the longest edge, one that
+    goes on beyond a seam (`open_`) by the largest limit, since what lies around it is not all known.
     """
-    small: Array = (pixels < least[codes]) & (codes != NODATA)
+    least = limits.area[codes]
+    hole = limits.background[codes] & (pixels < limits.hole.max())
+    if hole.any():
+        pairs = np.concatenate([borders.pairs, borders.pairs[:, ::-1]])
+        around = hole[pairs[:, 0]] & ~limits.background[codes[pairs[:, 1]]] & (codes[pairs[:, 1]] != NODATA)
+        component, code = _longest(pairs[around, 0], codes[pairs[around, 1]], np.tile(borders.lengths, 2)[around])
+        least[component] = limits.hole[code]
+        if open_ is not None:
+            least[hole & open_] = limits.hole.max()
+    small: Array = pixels < least
     return small
 
 
@@ -57,16 +79,22 @@ def absorb(codes: Array, small: Array, borders: Borders) -> Array:
         sure = ~waiting[pairs[:, 1]]
         if not sure.any():
             break
-        keys, group = np.unique(pairs[sure, 0] * 256 + codes[pairs[sure, 1]], return_inverse=True)
-        shared = np.bincount(group, lengths[sure])
-        component, code = np.divmod(keys, 256)
-        order = np.lexsort((code, -shared, component))
-        first = order[np.unique(component[order], return_index=True)[1]]
-        codes[component[first]] = code[first]
-        waiting[component[first]] = False
+        component, code = _longest(pairs[sure, 0], codes[pairs[sure, 1]], lengths[sure])
+        codes[component] = code
+        waiting[component] = False
         left = waiting[pairs[:, 0]]
         pairs, lengths = pairs[left], lengths[left]
     return codes
+
+
+def _longest(component: Array, code: Array, lengths: Array) -> tuple[Array, Array]:
+    """Components, each once, and the class with which each shares the longest edge; the lower of two as long."""
+    keys, group = np.unique(component.astype(np.int64) * 256 + code, return_inverse=True)
+    shared = np.bincount(group, lengths, minlength=len(keys))
+    owner, beside = np.divmod(keys, 256)
+    order = np.lexsort((beside, -shared, owner))
+    first = order[np.unique(owner[order], return_index=True)[1]]
+    return owner[first], beside[first]
 
 
 def undecided(small: Array, open_: Array, borders: Borders) -> Array:

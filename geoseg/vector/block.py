@@ -99,14 +99,14 @@ def outline_block(
     borders = Borders.of(pixels_drawn)
     open_ = np.zeros(len(census), bool)
     open_[np.concatenate([np.empty(0, np.int64), *seams.values()])] = True
-    small = too_small(census.codes, census.pixels, drawing.least)
+    small = too_small(census.codes, census.pixels, borders, drawing.limits, open_)
     unsure = undecided(small, open_, borders)
     census = replace(census, codes=absorb(census.codes, small & ~unsure, borders))
     owner = unite(census.codes, borders)
     census = census.merged(owner)
     own = owner == np.arange(len(owner))
     shown = own & drawing.shown[census.codes]
-    shown &= unsure | open_ | ~too_small(census.codes, census.pixels, drawing.least)
+    shown &= unsure | open_ | (census.pixels >= drawing.limits.area[census.codes])
     arcs = pixels_drawn.relabelled(owner)
     raw = chain(arcs, sides.distance(arcs.tips.reshape(-1, 2)).reshape(-1, 2) <= 0)
     state = _State(raw, sides, census, unsure, open_, shown, drawing)

@@ -31,14 +31,14 @@ def join_blocks(parts: Sequence[LooseEnds], drawing: Drawing) -> Components:
     loose = Arcs.concatenate([pieces.loose, seams.select(~same)]).relabelled(across)
     census = pieces.census.merged(across)
     unsure = _any(pieces.unsure, across)
-    small = too_small(census.codes, census.pixels, drawing.least) & unsure
     borders = Borders.of(loose)
+    small = too_small(census.codes, census.pixels, borders, drawing.limits) & unsure
     census = replace(census, codes=absorb(census.codes, small, borders))
     within = unite(census.codes, borders)
     owner = within[across]
     census = census.merged(within)
     shown = _any(pieces.shown | pieces.unsure, owner) & drawing.shown[census.codes]
-    shown &= ~(_any(pieces.unsure, owner) & too_small(census.codes, census.pixels, drawing.least))
+    shown &= ~(_any(pieces.unsure, owner) & (census.pixels < drawing.limits.area[census.codes]))
     lines = loose.relabelled(within)
     # Of these places all arcs are loose.
     passable = pieces.on_seam(loose.tips) | at_tips(loose, pieces.loose.select(sides_in(pieces.loose, pieces.unsure)))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,35 +12,23 @@ from scipy.sparse.csgraph import connected_components
 
 from geoseg.vector.arcs import Arcs
 from geoseg.vector.footprints import Directions, Fit, Outlines, Rings, Walls, common_directions, fit, unfitted
+from geoseg.vector.outlines import Course, Coverage, Lines, Party, Steps, cut, raw_rings, runs_of
 
 Array = np.ndarray[Any, Any]
 
 _GRID = 1024
 """New vertices lie on this part of half a pixel: exact in float64, and fine enough for right angles at short walls."""
 
-_APART_PX = 0.25
-"""Nodes of a ring are kept apart by this."""
-
-_CORNER_PX = 1.0
-"""A node that is nearer to a corner is put on it: a boundary that ends there can leave to either side."""
-
-_STAIRS_PX = 1.0
-"""A vertex that is nearer to the line past it is none of a building: stairs leave the line that they draw by 0.7."""
 
 _CLEAR = 0.5
 """Half pixels by which other boundaries keep clear of new outlines between their nodes."""
 
-_STRAIGHT_PX = 1.5
-"""A wall between two buildings that leaves its line by more is not one wall."""
 
 _OBLIQUE_PRICE = 3
 """How many times the price of a wall an oblique one costs: it must be plain to be drawn."""
 
 _FREE_PRICE = 4
 """And a side that has no direction in common with any other, such as those of round outlines."""
-
-_TURNS = (1, 0, 3)
-"""Left first: where a component meets itself at a corner only, its outline stays with the pixel that it goes round."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +54,7 @@ def square(
     walls stay so where squares would misplace too much. All arcs, in their order, with xy float64.
     """
     arcs = replace(arcs, xy=np.asarray(arcs.xy, np.float64))
-    coverage = _Coverage.of(arcs, raw, fixed)
+    coverage = Coverage.of(arcs, raw, fixed)
     group = _groups(coverage, buildings)
     if not (group >= 0).any():
         return arcs
@@ -82,39 +69,7 @@ def square(
         accepted = accepted & ~bad
 
 
-@dataclass(frozen=True)
-class _Coverage:
-    """Arcs with their nodes."""
-
-    arcs: Arcs
-    raw: Arcs
-    """The same arcs as pixels drew them."""
-    fixed: Array
-    """(m,) bool: which must not change."""
-    node: Array
-    """(m, 2): the node at which each arc begins and ends; closed arcs that meet nothing have one of their own."""
-    node_xy: Array
-    """(k, 2): where nodes are, in half pixels."""
-
-    @classmethod
-    def of(cls, arcs: Arcs, raw: Arcs, fixed: Array) -> _Coverage:
-        """Nodes are where arcs begin and end."""
-        tips = np.stack([arcs.xy[arcs.ends[:-1]], arcs.xy[arcs.ends[1:] - 1]], axis=1)  # (m, 2, 2)
-        places, node = np.unique(tips[..., 0] + 1j * tips[..., 1], return_inverse=True)
-        return cls(arcs, raw, fixed, node.reshape(-1, 2), np.stack([places.real, places.imag], axis=1))
-
-    @cached_property
-    def degree(self) -> Array:
-        """Number of arcs' ends at each node."""
-        return np.bincount(self.node.ravel(), minlength=len(self.node_xy))
-
-    def sides(self, of_component: Array) -> Array:
-        """(m, 2): what an array says of the components to the left and right of each arc, -1 of the outside."""
-        both = np.stack([self.arcs.left, self.arcs.right], axis=1)
-        return np.where(both < 0, -1, of_component[both])
-
-
-def _groups(coverage: _Coverage, buildings: Array) -> Array:
+def _groups(coverage: Coverage, buildings: Array) -> Array:
     """(n,): one number for buildings that touch along an arc; -1 for all that is not squared."""
     arcs, node = coverage.arcs, coverage.node
     stiff = np.zeros(len(coverage.node_xy), bool)
@@ -131,7 +86,7 @@ def _groups(coverage: _Coverage, buildings: Array) -> Array:
     return numbers
 
 
-def _one_group_a_node(coverage: _Coverage, group: Array) -> Array:
+def _one_group_a_node(coverage: Coverage, group: Array) -> Array:
     """Where two groups touch at a corner, the one with the longer outline is squared: a node can go one way only."""
     sides = coverage.sides(group)
     edge = np.flatnonzero((sides.max(axis=1) >= 0) & (sides.min(axis=1) < 0))
@@ -191,7 +146,7 @@ def _simple(found: Fit, count: int) -> Array:
 class _Plan:
     """New outlines of all groups, cut into arcs; any of them can be put back."""
 
-    coverage: _Coverage
+    coverage: Coverage
     group: Array
     """(n,): the group of each component, -1 for none."""
     fits: Array
@@ -216,15 +171,15 @@ class _Plan:
     """(g,): as pixels drew them."""
 
     @classmethod
-    def of(cls, coverage: _Coverage, group: Array, rule: SquareRule, pixel_m: tuple[float, float]) -> _Plan:
+    def of(cls, coverage: Coverage, group: Array, rule: SquareRule, pixel_m: tuple[float, float]) -> _Plan:
         """The best outlines of all groups."""
         height, width = pixel_m
         scale = np.array([width, height]) / np.sqrt(height * width) / 2
-        rings, steps = _raw_rings(coverage, group, scale)
+        rings, steps = raw_rings(coverage, group, scale)
         groups = int(group.max()) + 1
         walls, corners, angle = _best_fit(rings, groups, rule)
-        course = _Course(walls, corners, len(rings))
-        lines, places, party = _drawn(rings, steps, coverage, course, _Party.of(coverage, group, angle, scale))
+        course = Course(walls, corners, len(rings))
+        lines, places, party = _drawn(rings, steps, coverage, course, Party.of(coverage, group, angle, scale))
         owner = rings.group[lines.ring]
         shift = np.hypot(*(places - coverage.node_xy * scale).T)[lines.node]
         far = (shift > rule.most_shift_px) & (coverage.degree[lines.node] > 2)
@@ -236,7 +191,7 @@ class _Plan:
         node = np.concatenate([lines.node, inner])
         count = np.diff(lines.ends)
         begin = np.where(lines.forward, lines.ends[:-1], lines.ends[1:] - 1)
-        xy = lines.xy[_runs(begin, count, np.where(lines.forward, 1, -1))] / scale
+        xy = lines.xy[runs_of(begin, count, np.where(lines.forward, 1, -1))] / scale
         kept = (course.around == 0)[rings.of_vertex]  # rings that stay as they are
         ring, corner = np.append(walls.ring, rings.of_vertex[kept]), np.concatenate([corners, rings.xy[kept]])
         order = np.argsort(ring, kind="stable")
@@ -266,7 +221,7 @@ class _Plan:
         count, begin = np.diff(arcs.ends), arcs.ends[:-1].copy()
         count[self.arc[mine]] = np.diff(self.arc_ends)[mine]
         begin[self.arc[mine]] = self.arc_ends[:-1][mine] + len(arcs.xy)
-        xy = np.concatenate([arcs.xy, self.xy])[_runs(begin, count, np.ones_like(count))]
+        xy = np.concatenate([arcs.xy, self.xy])[runs_of(begin, count, np.ones_like(count))]
         ends = np.append(0, np.cumsum(count))
         places, by_node = self.coverage.node_xy.copy(), np.full(len(self.coverage.node_xy), -1)
         places[self.node[moved]], by_node[self.node[moved]] = self.node_xy[moved], self.node_group[moved]
@@ -296,84 +251,19 @@ class _Plan:
         return lost, by
 
 
-def _drawn(
-    rings: Rings, steps: _Steps, coverage: _Coverage, course: _Course, party: _Party
-) -> tuple[_Lines, Array, _Party]:
+def _drawn(rings: Rings, steps: Steps, coverage: Coverage, course: Course, party: Party) -> tuple[Lines, Array, Party]:
     """New lines, the places (k, 2) of all nodes, in pixels on the ground, and the party walls between them."""
     places = party.meet(party.places)
-    lines = _cut(rings, steps, coverage, course, places)
+    lines = cut(rings, steps, coverage, course, places)
     places[lines.node] = lines.xy[lines.ends[:-1]]
     party = party.drawn_to(places)  # nodes that are corners of the outline stay there: walls follow
     places = party.meet(party.places)
-    lines = _cut(rings, steps, coverage, course, places)
+    lines = cut(rings, steps, coverage, course, places)
     places[lines.node] = lines.xy[lines.ends[:-1]]
     return lines, places, party
 
 
-@dataclass(frozen=True)
-class _Party:
-    """Straight walls between two buildings of a group: arcs, and the line on which each lies."""
-
-    arc: Array
-    """(p,)."""
-    owner: Array
-    """(p,): the group of each."""
-    node: Array
-    """(p, 2)."""
-    normal: Array
-    """(p, 2)."""
-    offset: Array
-    """(p,): how far from the origin the line lies, along its normal."""
-    places: Array
-    """(k, 2): where all nodes are as pixels drew them, in pixels on the ground as all here."""
-
-    @classmethod
-    def of(cls, coverage: _Coverage, group: Array, angle: Array, scale: Array) -> _Party:
-        """Those walls that are straight enough, each in the nearer of its group's two directions."""
-        sides = coverage.sides(group)
-        arc = np.flatnonzero((sides >= 0).all(axis=1) & (coverage.node[:, 0] != coverage.node[:, 1]))
-        owner, raw = sides[arc, 0], coverage.raw
-        count = np.diff(raw.ends)[arc] - 1
-        number = np.repeat(np.arange(len(arc)), count)
-        at = _runs(raw.ends[:-1][arc], count, np.ones_like(arc))
-        middle, step = (raw.xy[at] + raw.xy[at + 1]) / 2 * scale, (raw.xy[at + 1] - raw.xy[at]) * scale
-        chord = (raw.xy[raw.ends[1:] - 1] - raw.xy[raw.ends[:-1]])[arc] * scale
-        heading = np.arctan2(chord[:, 1], chord[:, 0])
-        heading = angle[owner] + np.round((heading - angle[owner]) / (np.pi / 2)) * (np.pi / 2)
-        along = np.stack([np.cos(heading), np.sin(heading)], axis=1)
-        normal = along[:, ::-1] * (-1, 1)
-        off = (middle * normal[number]).sum(axis=1)
-        weight = (step * along[number]).sum(axis=1)
-        offset = np.bincount(number, off * weight, len(arc)) / np.bincount(number, weight, len(arc))
-        away = np.abs(off - offset[number])
-        straight = np.bincount(number, away > _STRAIGHT_PX, len(arc)) == 0
-        arc, owner, normal, offset = arc[straight], owner[straight], normal[straight], offset[straight]
-        return cls(arc, owner, coverage.node[arc], normal, offset, coverage.node_xy * scale)
-
-    def meet(self, places: Array) -> Array:
-        """Nodes (k, 2) where the lines that end at them meet; on the line, where there is one only."""
-        node, normal, offset = self.node.T.ravel(), np.tile(self.normal, (2, 1)), np.tile(self.offset, 2)
-        a, b = np.zeros((len(places), 2, 2)), np.zeros((len(places), 2))
-        np.add.at(a, node, normal[:, :, None] * normal[:, None, :])
-        off = offset - (normal * places[node]).sum(axis=1)
-        np.add.at(b, node, normal * off[:, None])
-        met: Array = places + np.linalg.solve(a + 1e-6 * np.eye(2), b[..., None])[..., 0]
-        return met
-
-    def drawn_to(self, places: Array) -> _Party:
-        """Lines through the nodes that could not be put on them, for they are corners of the outline."""
-        off = (places[self.node] * self.normal[:, None]).sum(axis=2) - self.offset[:, None]  # (p, 2)
-        weight = np.abs(off) + 1e-9
-        return replace(self, offset=self.offset + (off * weight).sum(axis=1) / weight.sum(axis=1))
-
-    def inner(self, outer: Array) -> tuple[Array, Array]:
-        """The nodes at which nothing but party walls end, and the group of each."""
-        node, at = np.unique(self.node, return_index=True)
-        own = ~np.isin(node, outer)
-        return node[own], np.repeat(self.owner, 2)[at[own]]
-
-
-def _unlike(coverage: _Coverage, plan: _Plan, changed: Arcs, least_iou: float) -> Array:
+def _unlike(coverage: Coverage, plan: _Plan, changed: Arcs, least_iou: float) -> Array:
     """(g,) bool: the groups of which some building has too little in common with what pixels draw."""
     sides = np.concatenate([changed.left, changed.right])
     own = np.flatnonzero((sides >= 0) & (plan.group[sides] >= 0))
@@ -400,12 +290,12 @@ def _pieces(arcs: Arcs) -> tuple[Array, Array]:
     begin = np.concatenate([arcs.ends[:-1], (arcs.ends[:-1] + half - 1)[closed]])
     count = np.concatenate([half, (count - half + 1)[closed]])
     owner = np.concatenate([np.arange(len(arcs)), np.flatnonzero(closed)])
-    at = _runs(begin, count, np.ones_like(count))
+    at = runs_of(begin, count, np.ones_like(count))
     lines = shapely.linestrings(arcs.xy[at], indices=np.repeat(np.arange(len(count)), count))
     return lines, owner
 
 
-def _offences(coverage: _Coverage, plan: _Plan, changed: Arcs, due: Array) -> Array:
+def _offences(coverage: Coverage, plan: _Plan, changed: Arcs, due: Array) -> Array:
     """(g,) bool: which groups have to be put back so that no two arcs meet but at their nodes."""
     bad = np.zeros(len(plan.fits) + 1, bool)  # the last for what is due to none
     is_changed = np.asarray((due >= 0).any(axis=1))
@@ -424,7 +314,7 @@ def _offences(coverage: _Coverage, plan: _Plan, changed: Arcs, due: Array) -> Ar
     return bad[:-1] | (_overrun(coverage, plan, changed) & used)
 
 
-def _overrun(coverage: _Coverage, plan: _Plan, changed: Arcs) -> Array:
+def _overrun(coverage: Coverage, plan: _Plan, changed: Arcs) -> Array:
     """(g,) bool: whether what lies apart, such as an island, has come to lie inside a building, or outside."""
     count = len(coverage.node_xy)
     graph = coo_array((np.ones(len(coverage.node), bool), tuple(coverage.node.T)), shape=(count, count))
@@ -440,203 +330,6 @@ def _overrun(coverage: _Coverage, plan: _Plan, changed: Arcs) -> Array:
     moved = np.setdiff1d(np.setxor1d(*inside), own)
     overrun: Array = np.isin(np.arange(len(plan.fits)), moved // code)
     return overrun
-
-
-@dataclass(frozen=True)
-class _Steps:
-    """Arcs in the order in which the outlines of groups run along them, the group to their left."""
-
-    arc: Array
-    """(h,) int64."""
-    forward: Array
-    """(h,) bool: whether the outline runs along the arc or against it."""
-    ring: Array
-    """(h,) int64."""
-    position: Array
-    """(h,) int64: the vertex of the ring at which the arc begins."""
-
-
-def _steps(coverage: _Coverage, group: Array) -> _Steps:
-    """The outlines of all groups, as arcs; `position` is not known yet."""
-    sides = coverage.sides(group)
-    forward = (sides[:, 0] >= 0) & (sides[:, 1] < 0)
-    backward = (sides[:, 1] >= 0) & (sides[:, 0] < 0)
-    arc = np.concatenate([np.flatnonzero(forward), np.flatnonzero(backward)])
-    along = np.arange(len(arc)) < forward.sum()
-    owner = sides.max(axis=1)[arc]
-    tail, head = np.where(along, coverage.node[arc].T, coverage.node[arc].T[::-1])
-    raw = coverage.raw
-    first = _heading(raw.xy[raw.ends[:-1] + 1] - raw.xy[raw.ends[:-1]])[arc]
-    last = _heading(raw.xy[raw.ends[1:] - 1] - raw.xy[raw.ends[1:] - 2])[arc]
-    leave, arrive = np.where(along, first, (last + 2) % 4), np.where(along, last, (first + 2) % 4)
-    base = owner * len(coverage.node_xy)
-    keys = (base + tail) * 4 + leave
-    order = np.argsort(keys)
-    following = np.full(len(arc), -1)
-    for turn in _TURNS:
-        wanted = (base + head) * 4 + (arrive + turn) % 4
-        at = order[np.minimum(np.searchsorted(keys, wanted, sorter=order), len(arc) - 1)]
-        following = np.where((following < 0) & (keys[at] == wanted), at, following)
-    sequence, ring = _cycles(following)
-    return _Steps(arc[sequence], along[sequence], ring, np.zeros(len(arc), np.int64))
-
-
-def _heading(step: Array) -> Array:
-    """0 for east, 1 north, 2 west, 3 south, on an image with row 0 on top."""
-    return np.where(step[:, 1] == 0, np.where(step[:, 0] > 0, 0, 2), np.where(step[:, 1] < 0, 1, 3))
-
-
-def _cycles(following: Array) -> tuple[Array, Array]:
-    """The members of a permutation cycle by cycle, and the number of the cycle of each."""
-    after = following.tolist()
-    seen = [False] * len(after)
-    sequence, ring = [], []
-    count = 0
-    for begin in range(len(after)):
-        if seen[begin]:
-            continue
-        at = begin
-        while not seen[at]:
-            seen[at] = True
-            sequence.append(at)
-            ring.append(count)
-            at = after[at]
-        count += 1
-    return np.asarray(sequence, np.int64), np.asarray(ring, np.int64)
-
-
-def _runs(start: Array, count: Array, step: Array) -> Array:
-    """start, start + step, ... of each run, `count` of them, one run after the other."""
-    first = np.cumsum(count) - count
-    indices: Array = np.repeat(start - first * step, count) + np.arange(count.sum()) * np.repeat(step, count)
-    return indices
-
-
-def _raw_rings(coverage: _Coverage, group: Array, scale: Array) -> tuple[Rings, _Steps]:
-    """The outlines of all groups, each beginning at its topmost, leftmost vertex, and the arcs along them."""
-    steps = _steps(coverage, group)
-    raw, arc = coverage.raw, steps.arc
-    count = np.diff(raw.ends)[arc] - 1
-    begin = np.where(steps.forward, raw.ends[:-1][arc], raw.ends[1:][arc] - 1)
-    xy = raw.xy[_runs(begin, count, np.where(steps.forward, 1, -1))].astype(np.float64)
-    size = np.bincount(steps.ring, count).astype(np.int64)
-    ends = np.concatenate([[0], np.cumsum(size)])
-    ring = np.repeat(np.arange(len(size)), size)
-    shift = np.lexsort([xy[:, 0], xy[:, 1], ring])[ends[:-1]] - ends[:-1]
-    turned = ends[ring] + (np.arange(len(ring)) - ends[ring] + shift[ring]) % size[ring]
-    position = (np.cumsum(count) - count - ends[steps.ring] - shift[steps.ring]) % size[steps.ring]
-    xy = xy[turned] * scale
-    coarse = shapely.simplify(shapely.linearrings(xy, indices=ring), _STAIRS_PX, preserve_topology=False)
-    corners = shapely.get_coordinates(coarse)
-    kept = np.isin(xy[:, 0] + 1j * xy[:, 1], corners[:, 0] + 1j * corners[:, 1])
-    owner = np.empty(len(size), np.int64)
-    owner[steps.ring] = coverage.sides(group).max(axis=1)[arc]
-    return Rings(xy, ends, kept, owner), replace(steps, position=position)
-
-
-class _Course:
-    """New outlines, and how far along them each wall begins."""
-
-    def __init__(self, walls: Walls, corners: Array, count: int) -> None:
-        """Of `count` rings; `corners` (w, 2) are where walls end, in pixels on the ground."""
-        self.walls = walls
-        self.corners = corners
-        self.begin = corners[walls.before]
-        self.run = corners - self.begin
-        self.length = np.hypot(*self.run.T)
-        self.around = np.bincount(walls.ring, self.length, count)
-        self.start = np.cumsum(self.length) - self.length
-        self.start -= self.start[walls.first][np.cumsum(walls.first) - 1]
-        self.gap = 4 * (self.around.max() + 1)  # apart from each other, all rings lie on one line
-
-    def nearest(self, wall: Array, xy: Array) -> Array:
-        """How far along its outline that place of a wall is that is nearest to a point, or the corner beside it."""
-        length = self.length[wall]
-        along = ((xy - self.begin[wall]) * self.run[wall]).sum(axis=1) / np.maximum(length, 1e-9)
-        along = np.where(along > length - _CORNER_PX, length, np.where(along < _CORNER_PX, 0, along))
-        station: Array = self.start[wall] + along
-        return station
-
-    def xy(self, ring: Array, along: Array) -> Array:
-        """The points (a, 2) that lie so far along the outlines of rings."""
-        along = along % self.around[ring]
-        line = self.walls.ring * self.gap + self.start
-        wall = np.searchsorted(line, ring * self.gap + along + 1e-6, side="right") - 1
-        part = np.clip((along - self.start[wall]) / np.maximum(self.length[wall], 1e-9), 0, 1)
-        points: Array = self.begin[wall] + part[:, None] * self.run[wall]
-        return points
-
-
-@dataclass(frozen=True)
-class _Lines:
-    """New lines of arcs, in the order and direction in which outlines run along them."""
-
-    arc: Array
-    """(a,) int64."""
-    forward: Array
-    """(a,) bool."""
-    ring: Array
-    """(a,) int64."""
-    node: Array
-    """(a,) int64: the node at which each begins."""
-    ordered: Array
-    """(a,) bool: whether the nodes of its ring have found room in their order."""
-    xy: Array
-    """(n, 2): vertices, line after line."""
-    ends: Array
-    """(a + 1,) int64: as `Arcs.ends`."""
-
-
-def _cut(rings: Rings, steps: _Steps, coverage: _Coverage, course: _Course, places: Array) -> _Lines:
-    """New outlines cut where arcs begin, at the points on them that are nearest to `places` (k, 2) of the nodes."""
-    use = np.flatnonzero(course.around[steps.ring] > 0)
-    at = use[np.lexsort([steps.position[use], steps.ring[use]])]
-    arc, ring = steps.arc[at], steps.ring[at]
-    node = np.where(steps.forward[at], coverage.node[arc, 0], coverage.node[arc, 1])
-    head, tail = np.diff(ring, prepend=-1) != 0, np.diff(ring, append=-1) != 0
-    along = _stations(rings, course, ring, steps.position[at], places[node])
-    along[coverage.degree[node] == 2] = 0  # an arc by itself may begin anywhere
-    rank = np.arange(len(ring)) - np.flatnonzero(head)[np.cumsum(head) - 1]
-    line = ring * course.gap - rank * _APART_PX
-    ahead = np.maximum.accumulate(along + line) - line
-    along = np.where(ahead - along < 1e-6, along, ahead)
-    first = along[head]
-    room = along[tail] <= first + course.around[ring[tail]] - _APART_PX * (rank[tail] > 0)
-    xy, count = _merged(course, ring, along, first)
-    index = np.cumsum(count) - count
-    closing = np.append(index[1:], 0)
-    closing[tail] = index[head]
-    source = np.insert(np.arange(len(xy)), index + count, closing)
-    ends = np.concatenate([[0], np.cumsum(count + 1)])
-    return _Lines(arc, steps.forward[at], ring, node, room[np.cumsum(head) - 1], xy[source], ends)
-
-
-def _stations(rings: Rings, course: _Course, ring: Array, position: Array, xy: Array) -> Array:
-    """How far along the new outline points are that were at vertices of the ring; less than 0 before the first wall."""
-    walls = course.walls
-    reach = int(rings.size.max()) + 1
-    wall = np.searchsorted(walls.ring * reach + walls.start, ring * reach + position, side="right") - 1
-    early = wall < np.searchsorted(walls.ring, ring)
-    wall = np.where(early, np.searchsorted(walls.ring, ring, side="right") - 1, wall)
-    along: Array = course.nearest(wall, xy) - np.where(early, course.around[ring], 0)
-    return along
-
-
-def _merged(course: _Course, ring: Array, along: Array, first: Array) -> tuple[Array, Array]:
-    """All vertices, each node followed by the corners up to the next, and how many (a,) these are with the node."""
-    begin = np.zeros(len(course.around))
-    begin[ring[np.diff(ring, prepend=-1) != 0]] = first
-    walls = course.walls
-    corner = (course.start + course.length - begin[walls.ring]) % course.around[walls.ring]
-    every = np.concatenate([along - begin[ring], corner])
-    owner = np.concatenate([ring, walls.ring])
-    xy = np.concatenate([course.xy(ring, along), course.corners])
-    order = np.lexsort([np.arange(len(every)) >= len(ring), np.round(every, 5), owner])
-    every, owner, xy, is_node = every[order], owner[order], xy[order], order < len(ring)
-    same = np.append(False, (owner[1:] == owner[:-1]) & (np.abs(np.diff(every)) < 1e-4))
-    kept = is_node | ~(same | (course.around[owner] - every < 1e-4))
-    index = np.flatnonzero(is_node[kept])
-    return xy[kept], np.diff(np.append(index, kept.sum()))
 
 
 def _assembled(group: Array, xy: Array, ring: Array) -> Array:

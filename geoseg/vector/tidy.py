@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from geoseg.legend import NODATA
+from geoseg.vector.absorb import Limits
 from geoseg.vector.measure import pixel_area_m2
 from geoseg.vector.rings import polygons_of_arcs
 from geoseg.vector.simplify import cut_corners, simplify
@@ -22,14 +23,18 @@ if TYPE_CHECKING:
 Array = np.ndarray[Any, Any]
 
 
+LEAST_M2 = 15.0
+"""Smaller polygons and holes are not worth a look, unless something else is said of their class."""
+
+
 @dataclass(frozen=True, slots=True)
 class TidyRule:
     """What to leave out and how much to simplify; `TidyRule.none()` changes nothing."""
 
-    min_area_m2: float | Mapping[str, float] = 15.0
-    """The smallest polygon, of all classes or by the name of each; those not named have no limit."""
-    min_hole_m2: float | Mapping[str, float] = 15.0
-    """The smallest patch of background, by the name of its class where there are several."""
+    min_area_m2: float | Mapping[str, float] = LEAST_M2
+    """The smallest polygon, of all classes or by the name of a class; those not named have `LEAST_M2`."""
+    min_hole_m2: float | Mapping[str, float] = LEAST_M2
+    """The smallest patch of background beside polygons, of all classes or by the name of the class around it."""
     tolerance_px: float = 1.25
     """Corners that cut off less than this squared, in pixels, are taken away (Visvalingam and Whyatt 1993)."""
     square: SquareRule | None = field(default_factory=SquareRule)
@@ -49,8 +54,8 @@ class Drawing:
     """Whether components of a code become polygons, bool."""
     objects: Array
     """Whether they are objects, bool."""
-    least: Array
-    """The fewest pixels of a component, float64."""
+    limits: Limits
+    """How small components may be."""
     tolerance_px: float
     square: SquareRule | None
     pixel_m: tuple[float, float]
@@ -59,15 +64,19 @@ class Drawing:
     @classmethod
     def of(cls, rule: TidyRule, legend: Legend, frame: Frame) -> Drawing:
         """What a rule asks for where codes mean what the legend says and pixels are those of the frame."""
-        shown, objects, least = np.zeros(256, bool), np.zeros(256, bool), np.zeros(256)
+        shown, objects, background = (np.zeros(256, bool) for _ in range(3))
+        area, hole = np.zeros(256), np.zeros(256)
         pixel_m2 = pixel_area_m2(frame) or 1.0
         for entry in legend.classes:
-            limit = rule.min_hole_m2 if entry.kind == "background" else rule.min_area_m2
-            m2 = limit.get(entry.name, 0.0) if isinstance(limit, Mapping) else limit
-            least[entry.code] = m2 / pixel_m2
-            shown[entry.code] = entry.kind != "background"
+            if entry.kind == "background":
+                background[entry.code] = True
+                continue
+            shown[entry.code] = True
             objects[entry.code] = entry.kind == "object"
-        return cls(shown, objects, least, rule.tolerance_px, rule.square, frame.gsd_m or (1.0, 1.0))
+            area[entry.code] = _limit(rule.min_area_m2, entry.name) / pixel_m2
+            hole[entry.code] = _limit(rule.min_hole_m2, entry.name) / pixel_m2
+        limits = Limits(area, hole, background)
+        return cls(shown, objects, limits, rule.tolerance_px, rule.square, frame.gsd_m or (1.0, 1.0))
 
     @property
     def reach_px(self) -> float:
@@ -101,6 +110,10 @@ class Drawing:
         if self.square is None or not objects.any():
             return arcs
         return square(arcs, raw, objects, fixed | at_nothing(raw, codes), self.square, self.pixel_m)
+
+
+def _limit(given: float | Mapping[str, float], name: str) -> float:
+    return given.get(name, LEAST_M2) if isinstance(given, Mapping) else given
 
 
 def at_nothing(arcs: Arcs, codes: Array) -> Array:

@@ -88,8 +88,9 @@ class SceneTasks:
     def _vectors(self, after: tuple[str, ...]) -> list[Task]:
         """Outline each block of the class raster; then what crosses seams, and the files."""
         folder = self.stage.with_name(f"{self.stage.name}-outlines")
+        legend = self.job.bundle.legend
         job = VectorJob(
-            self.stage / "classes.tif", self.stage / "confidence.tif", self.job.bundle.legend, tidy_rule(self.settings),
+            self.stage / "classes.tif", self.stage / "confidence.tif", legend, tidy_rule(self.settings),
             folder,
         )  # fmt: skip
         tasks = [

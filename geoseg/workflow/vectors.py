@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from geoseg.model import find_bundle
 from geoseg.scene import inspect_scene
 from geoseg.scene.info import read_file_mask, read_window
 from geoseg.vector import Drawing, TidyRule, blocks_of, join_blocks, measure, outline_block
+from geoseg.vector.square import SquareRule
 from geoseg.workflow.outlines import (
     arrays_of,
     loose_ends_of,
@@ -61,6 +63,14 @@ class VectorJob:
     legend: Legend
     rule: TidyRule
     folder: Path
+
+    def __post_init__(self) -> None:
+        """Raise UsageError where the rule names a class that the legend does not have."""
+        names = [entry.name for entry in self.legend.foreground]
+        for option, given in (("min_area", self.rule.min_area_m2), ("min_hole", self.rule.min_hole_m2)):
+            for name in given if isinstance(given, Mapping) else ():
+                if name not in names:
+                    raise UsageError(f"{option} names the class {name!r}; there are {', '.join(names)}")
 
     def outline(self, box: Box) -> None:
         """Make polygons of a block, and leave what crosses its seams.
@@ -179,7 +189,8 @@ def _outline_all(job: VectorJob, shape: tuple[int, int], workers: int) -> None:
 
 def tidy_rule(settings: Settings) -> TidyRule:
     """The rule that settings ask for."""
-    return TidyRule(settings.min_area, settings.min_hole, settings.simplify)
+    square = SquareRule() if settings.square else None
+    return TidyRule(settings.min_area, settings.min_hole, settings.simplify, square)
 
 
 def summary(areas_m2: Array) -> dict[str, float | int | None]:
