@@ -12,6 +12,7 @@ from geoseg.frame import Frame, parse_crs
 
 if TYPE_CHECKING:
     import geopandas as gpd
+    from pyproj import Geod
 
     from geoseg.legend import ClassEntry, Legend
     from geoseg.vector.features import Components
@@ -76,6 +77,18 @@ def areas_and_perimeters_m(polygons: Array, frame: Frame) -> tuple[Array, Array]
     return _geodesic(polygons, frame.crs)
 
 
+def lengths_m(lines: Array, frame: Frame) -> Array:
+    """Lengths in m of lines in map coordinates; NaN without a CRS."""
+    if frame.crs is None or frame.gsd_m is None:
+        return np.full(len(lines), np.nan)
+    unit_m = planar_unit_m(frame)
+    if unit_m is not None:
+        length: Array = shapely.length(lines) * unit_m
+        return length
+    geod, lonlat = _on_ellipsoid(lines, frame.crs)
+    return np.asarray([geod.geometry_length(line) for line in lonlat], np.float64)
+
+
 def planar_unit_m(frame: Frame) -> float | None:
     """Metres per map unit where lengths and areas may be measured in the plane; None where they may not."""
     if frame.crs is None:
@@ -98,13 +111,18 @@ def pixel_area_m2(frame: Frame) -> float | None:
     return None if gsd is None else gsd[0] * gsd[1]
 
 
-def _geodesic(polygons: Array, crs: str) -> tuple[Array, Array]:
+def _on_ellipsoid(geometries: Array, crs: str) -> tuple[Geod, Array]:
+    """The ellipsoid of a CRS, and geometries in longitude and latitude on it."""
     from pyproj import Geod, Transformer  # noqa: PLC0415
 
     parsed = parse_crs(crs)
     geod = parsed.get_geod() or Geod(ellps="WGS84")
     to_lonlat = Transformer.from_crs(parsed, parsed.geodetic_crs, always_xy=True)
-    lonlat = shapely.transform(polygons, lambda xy: np.stack(to_lonlat.transform(xy[:, 0], xy[:, 1]), axis=1))
+    return geod, shapely.transform(geometries, lambda xy: np.stack(to_lonlat.transform(xy[:, 0], xy[:, 1]), axis=1))
+
+
+def _geodesic(polygons: Array, crs: str) -> tuple[Array, Array]:
+    geod, lonlat = _on_ellipsoid(polygons, crs)
     measured = [geod.geometry_area_perimeter(polygon) for polygon in lonlat]
     areas = np.abs([area for area, _ in measured]) if measured else np.empty(0)
     return areas, np.asarray([perimeter for _, perimeter in measured])

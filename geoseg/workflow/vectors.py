@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,11 +12,14 @@ import numpy as np
 
 from geoseg.config import FORMATS
 from geoseg.errors import FrameMismatchError, InputError, UsageError
+from geoseg.frame import Box
 from geoseg.legend import NODATA, Legend
 from geoseg.model import find_bundle
 from geoseg.scene import inspect_scene
 from geoseg.scene.info import read_file_mask, read_window
 from geoseg.vector import Drawing, TidyRule, blocks_of, join_blocks, measure, outline_block
+from geoseg.vector.centreline import HALO, Pieces, thin
+from geoseg.vector.network import RoadRule, centreline_layer, connect
 from geoseg.vector.square import SquareRule
 from geoseg.workflow.outlines import (
     arrays_of,
@@ -30,7 +33,7 @@ from geoseg.workflow.outlines import (
 from geoseg.write import Layer, read_legend, write_layers
 from geoseg.write.columns import columns_of, schema_of
 from geoseg.write.raster import same_crs
-from geoseg.write.vector import layer_files
+from geoseg.write.vector import CENTERLINE, layer_files
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,7 +41,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from geoseg.config import Settings
-    from geoseg.frame import Box, Frame
+    from geoseg.frame import Frame
     from geoseg.legend import ClassEntry
     from geoseg.scene import SceneInfo
     from geoseg.vector import Components
@@ -79,10 +82,16 @@ class VectorJob:
         legend, or a pixel that has a class has no confidence of 0..100 %.
         """
         info = inspect_scene(self.classes)
-        codes, confidence = self._read(info, box)
-        drawing = Drawing.of(self.rule, self.legend, info.frame)
-        finished, left = outline_block(codes, confidence, box, info.frame.shape, drawing)
-        self._spill(_part(box), finished, info.frame)
+        frame = info.frame
+        around = self._halo(box) & frame.box
+        codes, confidence = self._read(info, around)
+        for entry in self._lines:
+            pieces = thin(codes == entry.code, around, box)
+            spill_arrays(self.folder, _lines_of(entry, box), arrays_of(pieces))
+        inside = box.slices(around)
+        drawing = Drawing.of(self.rule, self.legend, frame)
+        finished, left = outline_block(codes[inside], confidence[inside], box, frame.shape, drawing)
+        self._spill(_part(box), finished, frame)
         spill_arrays(self.folder, _part(box), arrays_of(left))
 
     def layers(self) -> list[Layer]:
@@ -91,16 +100,37 @@ class VectorJob:
         parts = [_part(box) for box in blocks_of(frame.shape)]
         left = [loose_ends_of(spilled_arrays(self.folder, part)) for part in parts]
         self._spill(_ACROSS, join_blocks(left, Drawing.of(self.rule, self.legend, frame)), frame)
-        return [self._layer(entry, frame, [*parts, _ACROSS]) for entry in self.legend.foreground]
+        polygons = [self._layer(entry, frame, [*parts, _ACROSS]) for entry in self.legend.foreground]
+        return [*polygons, *(self._centrelines(entry, frame) for entry in self._lines)]
+
+    @property
+    def names(self) -> list[str]:
+        """The names of all layers."""
+        return [entry.name for entry in self.legend.foreground] + [entry.name + CENTERLINE for entry in self._lines]
+
+    @property
+    def _lines(self) -> list[ClassEntry]:
+        """The classes whose middle lines are drawn: none where polygons are to be those of the pixels."""
+        return [] if self.rule == RAW else [entry for entry in self.legend.foreground if entry.kind == "line"]
+
+    def _halo(self, box: Box) -> Box:
+        halo = HALO if self._lines else 0
+        return Box(box.row - halo, box.col - halo, box.height + 2 * halo, box.width + 2 * halo)
+
+    def _centrelines(self, entry: ClassEntry, frame: Frame) -> Layer:
+        """The middle lines of a class, from what all blocks thinned."""
+        pieces = [
+            Pieces(**spilled_arrays(self.folder, _lines_of(entry, box))) for box in blocks_of(frame.shape)
+        ]  # fmt: skip
+        gsd_m = frame.gsd_m or (1.0, 1.0)
+        network = connect(pieces, RoadRule(), float(np.sqrt(gsd_m[0] * gsd_m[1])), frame.shape)
+        return Layer.of(entry.name + CENTERLINE, centreline_layer(network, frame, entry), self.legend)
 
     def count(self, layers: list[Layer]) -> dict[str, dict[str, float | int | None]]:
         """By layer: how many features, how large together, how large in the middle; None where that is not known."""
         parts = [*(_part(box) for box in blocks_of(inspect_scene(self.classes).frame.shape)), _ACROSS]
-        return {
-            layer.name: summary(spilled_column(self.folder, parts, layer.name, "area_m2"))
-            for layer in layers
-            if "area_m2" in layer.schema.names
-        }
+        polygons = [layer.name for layer in layers if layer.geometry == "Polygon"]
+        return {name: summary(spilled_column(self.folder, parts, name, "area_m2")) for name in polygons}
 
     def _spill(self, part: str, components: Components, frame: Frame) -> None:
         measured = measure(components, frame, self.legend)
@@ -163,7 +193,8 @@ def vectorize(  # noqa: PLR0913  # keywords, each an option of the command
     legend = find_bundle(model).legend if model else read_legend(classes)
     if legend is None:
         raise InputError(f"{classes} does not say what its codes mean; name the model it comes from by --model")
-    files = layer_files([entry.name for entry in legend.foreground], out.parent, out.stem, kind)
+    job = VectorJob(classes, confidence, legend, rule, out.parent)
+    files = layer_files(job.names, out.parent, out.stem, kind)
     there = next((path for path in files.values() if path.exists()), None)
     if there is not None and not overwrite:
         raise UsageError(f"--out {out}: {there} is there already; name another file, or replace it by --overwrite")
@@ -173,7 +204,7 @@ def vectorize(  # noqa: PLR0913  # keywords, each an option of the command
         _check_confidence(inspect_scene(confidence), info)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", suffix=".partial", dir=out.parent) as folder:
-        job = VectorJob(classes, confidence, legend, rule, Path(folder))
+        job = replace(job, confidence=confidence, folder=Path(folder))
         _outline_all(job, info.frame.shape, workers)
         return write_layers(job.layers(), out.parent, out.stem, kind)
 
@@ -205,6 +236,10 @@ def summary(areas_m2: Array) -> dict[str, float | int | None]:
 
 def _part(box: Box) -> str:
     return f"{box.row}_{box.col}"
+
+
+def _lines_of(entry: ClassEntry, box: Box) -> str:
+    return f"lines_{entry.code}_{_part(box)}"
 
 
 def _check_confidence(confidence: SceneInfo, classes: SceneInfo) -> None:
