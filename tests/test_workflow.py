@@ -60,7 +60,7 @@ def test_a_run_leaves_what_the_contract_says(run: Path, scene: Path) -> None:
         "report.html", "classes.qml", "confidence.qml", "run.json", "item.json",
     }  # fmt: skip
     assert expected <= found
-    parquet = {f"features_{name}.parquet" for name in ("building", "road", "vegetation", "water")}
+    parquet = {f"features_{name}.parquet" for name in ("building", "road", "vegetation", "water", "road_centerline")}
     assert parquet <= found
     assert all(name.endswith(".aux.xml") for name in found - expected - parquet)
     record = json.loads((run / "run.json").read_text())

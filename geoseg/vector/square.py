@@ -63,7 +63,8 @@ def square(
     accepted = plan.fits & ~_unlike(coverage, plan, plan.apply(plan.fits)[0], rule.least_iou)
     while True:
         changed, due = plan.apply(accepted)
-        bad = _offences(coverage, plan, changed, due)
+        bad = _offences(coverage, plan, changed, due) | _resized(coverage, plan, changed, due, rule.least_iou)
+        bad &= accepted
         if not bad.any():
             return changed
         accepted = accepted & ~bad
@@ -312,6 +313,32 @@ def _offences(coverage: Coverage, plan: _Plan, changed: Arcs, due: Array) -> Arr
     bad[due[tips & (coverage.node[:, 0] != coverage.node[:, 1])]] = True
     used = np.isin(np.arange(len(plan.fits)), due)
     return bad[:-1] | (_overrun(coverage, plan, changed) & used)
+
+
+def _resized(coverage: Coverage, plan: _Plan, changed: Arcs, due: Array, least_iou: float) -> Array:
+    """(g,) bool: whether a building has become so much smaller or larger that it cannot be the same.
+
+    Or whether anything has been turned inside out, which crosses nothing where two do it together.
+    """
+    before, after = (_areas(arcs, len(plan.group)) for arcs in (coverage.raw, changed))
+    wrong = (plan.group >= 0) & ~((after >= least_iou * before) & (least_iou * after <= before))
+    resized = np.zeros(len(plan.fits) + 1, bool)  # the last for what is due to none
+    resized[plan.group[wrong]] = True
+    resized[due[coverage.sides((before > 0) & (after <= 0)).max(axis=1) > 0]] = True
+    return resized[:-1]
+
+
+def _areas(arcs: Arcs, count: int) -> Array:
+    """(count,) float64: the area of each component, negative where it is inside out; an open one has no area."""
+    x, y = arcs.xy.astype(np.float64).T
+    cross = np.append(x[1:] * y[:-1] - x[:-1] * y[1:], 0)
+    cross[arcs.ends[1:] - 1] = 0
+    swept = np.add.reduceat(cross, arcs.ends[:-1]) / 2  # positive to the left, as rows run downwards
+    areas = np.zeros(count)
+    for side, sign in ((arcs.left, 1), (arcs.right, -1)):
+        inner = side >= 0
+        areas += np.bincount(side[inner], sign * swept[inner], count)
+    return areas
 
 
 def _overrun(coverage: Coverage, plan: _Plan, changed: Arcs) -> Array:

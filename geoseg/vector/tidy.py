@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 Array = np.ndarray[Any, Any]
 
 
+_SHARE = 0.025
+"""Of the area within a closed outline, what a corner that goes may cut off: small things would lose too much."""
+
 LEAST_M2 = 15.0
 """Smaller polygons and holes are not worth a look, unless something else is said of their class."""
 
@@ -94,7 +97,7 @@ class Drawing:
             return arcs
         held = held | at_nothing(arcs, codes)
         soft = ~held & ~self.objects[_beside(arcs, codes)].any(axis=1)
-        tolerance = np.where(held, 0.0, self.tolerance_px)
+        tolerance = np.where(held, 0.0, np.minimum(self.tolerance_px, _for_size(arcs)))
         return simplify(cut_corners(arcs, soft), tolerance, reach_px=self.reach_px, obstacles=obstacles)
 
     def polygons(self, arcs: Arcs, wanted: Array) -> Array:
@@ -110,6 +113,17 @@ class Drawing:
         if self.square is None or not objects.any():
             return arcs
         return square(arcs, raw, objects, fixed | at_nothing(raw, codes), self.square, self.pixel_m)
+
+
+def _for_size(arcs: Arcs) -> Array:
+    """(m,) the largest tolerance in pixels that leaves what a closed arc goes round its size; none for open arcs."""
+    x, y = arcs.xy.astype(np.int64).T
+    cross = np.append(x[:-1] * y[1:] - x[1:] * y[:-1], 0)
+    cross[arcs.ends[1:] - 1] = 0
+    area_px2 = np.abs(np.add.reduceat(cross, arcs.ends[:-1])) / 8 if len(arcs) else np.empty(0)
+    tips = arcs.tips
+    closed = (tips[:, 0] == tips[:, 1]).all(axis=1)
+    return np.where(closed, np.sqrt(area_px2 * _SHARE), np.inf)
 
 
 def _limit(given: float | Mapping[str, float], name: str) -> float:
