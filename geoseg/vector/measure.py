@@ -149,12 +149,11 @@ def _orientation_deg(pixel_polygons: Array, frame: Frame) -> Array:
     across, down = np.hypot(t.a, t.d), np.hypot(t.b, t.e)
     matrix = np.array([[t.a, t.d], [t.b, t.e]]) * np.array([[gsd_x / across], [gsd_y / down]])
     ground = shapely.transform(pixel_polygons, lambda xy: xy @ matrix)
-    directions = np.full(len(ground), np.nan)
-    for k, rectangle in enumerate(shapely.oriented_envelope(ground)):
-        corners = shapely.get_coordinates(rectangle)
-        sides = corners[1:3] - corners[:2]
-        dx, dy = sides[np.argmax(np.hypot(*sides.T))]
-        directions[k] = np.degrees(np.arctan2(dx, dy)) % 180
+    corners = shapely.get_coordinates(shapely.oriented_envelope(ground)).reshape(-1, 5, 2)
+    sides = corners[:, 1:3] - corners[:, :2]  # (n, 2, 2)
+    longer = np.hypot(sides[..., 0], sides[..., 1]).argmax(axis=1)
+    dx, dy = sides[np.arange(len(sides)), longer].T
+    directions: Array = np.degrees(np.arctan2(dx, dy)) % 180
     return directions
 
 

@@ -75,12 +75,14 @@ def components_of(codes: Array, confidence: Array) -> tuple[Array, Census]:
     number = np.empty(count, np.int32)
     number[by_place] = np.arange(count, dtype=np.int32)
     component = number[component]
-    sums = np.add.reduceat(confidence.ravel(), starts, dtype=np.int64)
+    until = np.cumsum(confidence, dtype=np.int64)
+    stops = np.append(starts[1:], codes.size)
+    sums = np.diff(until[stops - 1], prepend=0)
     lowest = np.full(count, 255, np.uint8)
     np.minimum.at(lowest, component, np.minimum.reduceat(confidence.ravel(), starts))
     census = Census(
         codes=codes.ravel()[first[by_place]],
-        pixels=_sums(component, np.diff(starts, append=codes.size), count),
+        pixels=_sums(component, stops - starts, count),
         confidence_sum=_sums(component, sums, count),
         confidence_min=lowest,
     )

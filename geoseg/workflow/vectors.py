@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import tempfile
+import threading
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +17,7 @@ from geoseg.errors import FrameMismatchError, InputError, UsageError
 from geoseg.frame import Box
 from geoseg.legend import NODATA, Legend
 from geoseg.model import find_bundle
+from geoseg.model.engine import dask_worker
 from geoseg.scene import inspect_scene
 from geoseg.scene.info import read_file_mask, read_window
 from geoseg.vector import Drawing, TidyRule, blocks_of, join_blocks, measure, outline_block
@@ -53,6 +56,9 @@ RAW = TidyRule.none()
 
 _SURE = 100
 """Percent."""
+_one_by_one = threading.Lock()
+"""Workers are as many as there are processors to use, and each has two threads: one that outlines keeps it busy."""
+
 _ACROSS = "across"
 """The part of what crosses seams."""
 
@@ -81,6 +87,10 @@ class VectorJob:
         What the raster's own nodata value or mask leaves out is nodata. Raises InputError where a code is not in the
         legend, or a pixel that has a class has no confidence of 0..100 %.
         """
+        with _one_by_one if dask_worker() else nullcontext():
+            self._outline(box)
+
+    def _outline(self, box: Box) -> None:
         info = inspect_scene(self.classes)
         frame = info.frame
         around = self._halo(box) & frame.box

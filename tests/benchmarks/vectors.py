@@ -55,7 +55,7 @@ def main() -> None:
     folder = given.folder / f"vectors-{given.side}"
     folder.mkdir(parents=True, exist_ok=True)
     classes = labels(folder, given.side)
-    command = [sys.executable, "-m", "geoseg", "vectorize", str(classes), "--workers", "2", "--overwrite", "--out"]
+    command = [sys.executable, "-m", "geoseg", "vectorize", str(classes), "--overwrite", "--out"]
     ways = {
         "one pass": [sys.executable, __file__, "--one-pass", str(classes), str(folder / "one.gpkg")],
         "polygons": [*command, str(folder / "raw.gpkg"), "--raw"],
