@@ -26,7 +26,9 @@ from geoseg.frame import Box, Frame
 from geoseg.legend import LAND_COVER
 from geoseg.scene import inspect_scene
 from geoseg.vector import Components, Drawing, TidyRule, measure, polygonize
+from geoseg.vector.arcs import Arcs
 from geoseg.vector.measure import pixel_area_m2
+from geoseg.vector.near import is_near
 from geoseg.vector.square import SquareRule
 from geoseg.workflow import segment_scenes, vectorize
 from geoseg.workflow.vectors import RAW, summary
@@ -493,3 +495,16 @@ def test_no_class_of_the_demo_grows_or_shrinks(demo_folder: Path, tmp_path: Path
                 much = (pixels > 3000) & np.isin(np.arange(256), [1, 2, 3, 4])
                 np.testing.assert_allclose(areas[much], pixels[much], rtol=0.01)
     np.testing.assert_allclose(after[1:5], before[1:5], rtol=0.01)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10_000), st.floats(0.5, 9.0))
+def test_nothing_near_is_missed(seed: int, reach_px: float) -> None:
+    rng = np.random.default_rng(seed)
+    line = np.cumsum(rng.integers(-60, 60, (6, 2)), axis=0) + 400
+    arcs = Arcs(line, np.array([0, 6]), np.zeros(1, int), np.ones(1, int))
+    xy = rng.uniform(0, 800, (400, 2))
+    distance_px = shapely.distance(shapely.points(xy), shapely.LineString(line)) / 2
+    near = is_near(xy, arcs, reach_px)
+    assert near[distance_px <= reach_px].all()
+    assert not near[distance_px > 4 * reach_px].any()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from geoseg.legend import NODATA
+from geoseg.vector.arcs import gather
 
 if TYPE_CHECKING:
     from geoseg.vector.arcs import Arcs
@@ -69,21 +70,22 @@ def absorb(codes: Array, small: Array, borders: Borders) -> Array:
     beside them has a class, and equal edges go to the lower code. What meets nothing but nodata and the outside keeps
     its code. All that decides over a group of small components lies in the group and along its border.
     """
-    codes = codes.copy()
-    waiting = small.copy()
+    codes, waiting = codes.copy(), small.copy()
     pairs = np.concatenate([borders.pairs, borders.pairs[:, ::-1]])
-    lengths = np.concatenate([borders.lengths, borders.lengths])
+    lengths = np.tile(borders.lengths, 2)
     of_small = waiting[pairs[:, 0]] & (codes[pairs[:, 1]] != NODATA)
-    pairs, lengths = pairs[of_small], lengths[of_small]
-    while len(pairs):
-        sure = ~waiting[pairs[:, 1]]
-        if not sure.any():
-            break
-        component, code = _longest(pairs[sure, 0], codes[pairs[sure, 1]], lengths[sure])
-        codes[component] = code
-        waiting[component] = False
-        left = waiting[pairs[:, 0]]
-        pairs, lengths = pairs[left], lengths[left]
+    order = np.flatnonzero(of_small)[np.argsort(pairs[of_small, 0], kind="stable")]
+    other, lengths = pairs[order, 1], lengths[order]
+    rows = np.concatenate([[0], np.cumsum(np.bincount(pairs[order, 0], minlength=len(codes)))])
+    ready = np.unique(pairs[order, 0][~waiting[other]])
+    while len(ready):  # a round for each component in between: so only those whose turn it is are looked at
+        at, ends = gather(np.arange(len(other)), rows, ready)
+        component, beside = np.repeat(ready, np.diff(ends)), other[at]
+        sure = ~waiting[beside]
+        decided, code = _longest(component[sure], codes[beside[sure]], lengths[at][sure])
+        codes[decided] = code
+        waiting[decided] = False
+        ready = np.unique(beside[waiting[beside]])
     return codes
 
 

@@ -40,8 +40,6 @@ class LooseEnds:
     """(n,) bool: small, as far as is known, and perhaps part of something larger."""
     shown: Array
     """(n,) bool: to be made a polygon when all is known."""
-    objects: Array
-    """(n,) bool: to be squared then."""
     at_edge: Array
     """(n,) bool: cut by the edge of the scene or of nodata."""
     loose: Arcs
@@ -148,7 +146,6 @@ class _State:
             census=self.census.select(named),
             unsure=self.unsure[named],
             shown=(self.shown & waits)[named],
-            objects=later[named],
             at_edge=at_edge[named],
             loose=raw.select(loose).relabelled(number),
             kept=drawn.select(kept).relabelled(number),

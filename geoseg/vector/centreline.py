@@ -28,11 +28,11 @@ class Pieces:
     """Pixels of lines, those that a block owns and those just beyond to which they are linked."""
 
     pixels: Array
-    """(n, 2) int64: row and column in the scene."""
+    """(n, 2) int32: row and column in the scene."""
     half_widths: Array
-    """(n,) float64: pixels from the middle of the road to its side."""
+    """(n,) float32: pixels from the middle of the road to its side."""
     links: Array
-    """(m, 2) int64: which pixels follow each other along a line; places in `pixels`."""
+    """(m, 2) int32: which pixels follow each other along a line; places in `pixels`."""
 
 
 def thin(road: Array, box: Box, inside: Box) -> Pieces:
@@ -43,7 +43,7 @@ def thin(road: Array, box: Box, inside: Box) -> Pieces:
     Zhang and Suen (1984).
     """
     if not road.any():
-        return Pieces(np.empty((0, 2), np.int64), np.empty(0), np.empty((0, 2), np.int64))
+        return Pieces(np.empty((0, 2), np.int32), np.empty(0, np.float32), np.empty((0, 2), np.int32))
     from scipy.ndimage import distance_transform_edt  # noqa: PLC0415
     from skimage.morphology import skeletonize  # noqa: PLC0415
 
@@ -58,9 +58,10 @@ def thin(road: Array, box: Box, inside: Box) -> Pieces:
     used, links = np.unique(links, return_inverse=True)
     rows, cols = np.nonzero(lines)
     rows, cols = rows[used], cols[used]
-    pixels = np.stack([rows + box.row, cols + box.col], axis=1).astype(np.int64)
+    pixels = np.stack([rows + box.row, cols + box.col], axis=1).astype(np.int32)
     # Half a pixel of the distance lies in the road's middle pixel or beside the road, a quarter on average in neither.
-    return Pieces(pixels, width[rows, cols] - 0.25, links.reshape(-1, 2).astype(np.int64))
+    half_widths = (width[rows, cols] - 0.25).astype(np.float32)
+    return Pieces(pixels, half_widths, links.reshape(-1, 2).astype(np.int32))
 
 
 def _links(lines: Array, own: Array, number: Array, step: tuple[int, int]) -> Array:

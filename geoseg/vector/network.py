@@ -97,13 +97,15 @@ class _Lines:
 
     @classmethod
     def of(cls, pieces: Sequence[Pieces]) -> _Lines:
-        pixels = np.concatenate([np.empty((0, 2), np.int64), *(piece.pixels for piece in pieces)])
-        widths = np.concatenate([np.empty(0), *(piece.half_widths for piece in pieces)])
+        keys = np.concatenate(
+            [np.empty(0, np.int64), *(piece.pixels.astype(np.int64) @ [1 << 32, 1] for piece in pieces)]
+        )
+        widths = np.concatenate([np.empty(0, np.float32), *(piece.half_widths for piece in pieces)])
         firsts = np.cumsum([0, *(len(piece.pixels) for piece in pieces)])
         links = [piece.links + first for piece, first in zip(pieces, firsts, strict=False)]
-        keys, where, number = np.unique(pixels @ [1 << 32, 1], return_index=True, return_inverse=True)
-        linked = number[np.concatenate([np.empty((0, 2), np.int64), *links])]
-        linked = np.unique(np.sort(linked, axis=1), axis=0)
+        keys, where, number = np.unique(keys, return_index=True, return_inverse=True)
+        linked = number.astype(np.int32)[np.concatenate([np.empty((0, 2), np.int64), *links])]
+        linked = linked[np.unique(np.sort(linked, axis=1).astype(np.int64) @ [1 << 32, 1], return_index=True)[1]]
         return cls(np.stack([keys & 0xFFFFFFFF, keys >> 32], axis=1) + 0.5, widths[where], linked)
 
     def without(self, links: Array) -> _Lines:

@@ -37,7 +37,8 @@ class TidyRule:
     min_area_m2: float | Mapping[str, float] = LEAST_M2
     """The smallest polygon, of all classes or by the name of a class; those not named have `LEAST_M2`."""
     min_hole_m2: float | Mapping[str, float] = LEAST_M2
-    """The smallest patch of background beside polygons, of all classes or by the name of the class around it."""
+    """The smallest patch of background beside polygons, of all classes or by the name of the class around it, as it
+    was before anything was left out."""
     tolerance_px: float = 1.25
     """Corners that cut off less than this squared, in pixels, are taken away (Visvalingam and Whyatt 1993)."""
     square: SquareRule | None = field(default_factory=SquareRule)
