@@ -44,6 +44,9 @@ def test_the_nearer_word_wins(tmp_path: Path) -> None:
         ("format: docx", "format is 'docx'"),
         ("block: .inf", "a whole number"),
         ("min_area: .nan", "min_area is nan; it takes 0 or more"),
+        ("min_area: {building: -3}", "min_area is -3.0; it takes 0 or more"),
+        ("min_area: much", "min_area is 'much'; it takes a number, or class=number pairs"),
+        ("min_hole: [3]", "min_hole is [3]; it takes a number, or class=number pairs"),
         ("simplify: .inf", "simplify is inf; it takes 0 or more"),
         ("nodata: -.inf", "nodata is -inf"),
         ("device: tpu", "device is 'tpu'; it takes auto, cpu, cuda or cuda:N"),
@@ -58,6 +61,16 @@ def test_what_makes_no_sense_is_refused_by_name(tmp_path: Path, text: str, messa
     with pytest.raises(UsageError) as error:
         resolve_settings({}, written(tmp_path, text))
     assert message in str(error.value)
+
+
+def test_limits_are_numbers_or_numbers_by_class(tmp_path: Path) -> None:
+    limits = {"building": 30.0, "water": 200.0}
+    assert resolve_settings({}, written(tmp_path, "min_area: {building: 30, water: 200}")).min_area == limits
+    assert resolve_settings({}, None, {"GEOSEG_MIN_HOLE": "building=30,water=200"}).min_hole == limits
+    assert resolve_settings(read_lists({"min_area": "building=30, water=200"})).min_area == limits
+    assert resolve_settings(read_lists({"min_area": "30"})).min_area == 30.0
+    with pytest.raises(UsageError, match=r"--min-area is 'building=x'; it takes a number, or class=number pairs"):
+        read_lists({"min_area": "building=x"})
 
 
 def test_numbers_of_the_command_line_are_finite_too() -> None:

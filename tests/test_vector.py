@@ -415,6 +415,9 @@ def test_vectorize_refuses_what_contradicts_itself(tmp_path: Path) -> None:
     codes = np.full((9, 9), 3, np.uint8)
     classes = written(tmp_path / "classes.tif", codes)
 
+    with pytest.raises(UsageError, match="min_area names the class 'roof'; there are building, road"):
+        vectorize(classes, tmp_path / "a.gpkg", rule=TidyRule({"roof": 3}))
+
     def refused(message: str, classes: Path = classes, confidence: Path | None = None) -> None:
         with pytest.raises(InputError, match=message):
             vectorize(classes, tmp_path / "a.gpkg", confidence=confidence, rule=TidyRule())
