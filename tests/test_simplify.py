@@ -205,11 +205,12 @@ def test_no_line_strays_further_than_allowed(kind, reach_px):
     assert shapely.hausdorff_distance(before, free, densify=0.02).max() > reach_px
 
 
+@pytest.mark.parametrize("grid", [1, 2, 1024])
 @pytest.mark.parametrize("seed", range(4))
-def test_obstacles_stay_on_their_side(seed):
+def test_obstacles_stay_on_their_side(seed, grid):
     raw = traced(codes_of("blobs", seed, 60))
     cut = cut_corners(raw, inner(raw))
-    places = np.random.default_rng(seed).integers(1, 119, (1500, 2)).astype(np.int32)
+    places = np.random.default_rng(seed).integers(grid, 119 * grid, (1500, 2)) / grid
     dots = shapely.points(places / 2)
     off = shapely.distance(dots, shapely.union_all(lines_of(cut))) > 0
     places, dots = places[off], dots[off]
@@ -221,6 +222,25 @@ def test_obstacles_stay_on_their_side(seed):
     assert len(owners(cut)) == len(dots)
     assert owners(simplified(cut, 2.0, obstacles=places)) == owners(cut)
     assert owners(simplified(cut, 2.0)) != owners(cut)
+
+
+@pytest.mark.parametrize(
+    ("place", "in_the_way"),
+    [
+        ((14.5, 8.75), True),  # rounded down it is outside
+        ((15.0, 8.5 - 2**-9), False),  # by a hair
+        ((15.0, 8.5 + 2**-9), True),
+        ((20.5, 10.5), False),  # rounded down it is on the line that is to be
+        ((20.0, 10.0), True),
+        ((50.5, 10.0), False),
+    ],
+)
+@pytest.mark.parametrize("far", [0, 1_000_000])
+def test_obstacles_count_where_they_are(place, in_the_way, far):
+    line = np.array([[10, 10], [20, 7], [30, 10]]) + far
+    arc = Arcs(line.astype(np.int32), np.array([0, 3]), np.array([0]), np.array([1]))
+    found = simplify(arc, np.array([5.0]), reach_px=9, obstacles=np.array([place]) + far)
+    assert len(found.xy) == 2 + in_the_way
 
 
 @pytest.mark.parametrize("seed", range(2))

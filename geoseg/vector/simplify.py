@@ -60,7 +60,8 @@ def simplify(arcs: Arcs, tolerance_px: Array, *, reach_px: float, obstacles: Arr
     """Arcs without the vertices that form small triangles with their neighbours; no line comes to cross another.
 
     tolerance_px: (m,), vertices whose triangle is smaller than its square are taken away, the smallest first; arcs with
-    0 stay as they are. A vertex goes only if no other, and none of `obstacles` (k, 2), lies in its closed triangle.
+    0 stay as they are. A vertex goes only if no other, and none of `obstacles` (k, 2), lies in its closed triangle;
+    vertices are whole half pixels, obstacles may lie between them.
     Nodes stay; closed arcs keep four vertices where they have them, and two arcs between the same nodes do not fall
     together. No line leaves its former place by more than reach_px, and no triangle reaches further from there. The
     result depends neither on the order of arcs nor on their direction. Visvalingam and Whyatt (1993), in rounds that
@@ -69,7 +70,7 @@ def simplify(arcs: Arcs, tolerance_px: Array, *, reach_px: float, obstacles: Arr
     """
     ring = rings_of(arcs)
     xy, ends = _opened(arcs, ring)
-    lines = _Lines(xy, ends, ring, np.empty((0, 2), np.int32) if obstacles is None else obstacles)
+    lines = _Lines(xy, ends, ring, np.empty((0, 2), np.int32) if obstacles is None else _whole(obstacles))
     lines.limit_to(tolerance_px, reach_px, _spare(arcs, ring))
     for level in _levels(8 * float(np.max(tolerance_px, initial=0)) ** 2):
         lines.thin(level)
@@ -126,6 +127,12 @@ def _spare(arcs: Arcs, ring: Array) -> Array:
     return spare
 
 
+def _whole(xy: Array) -> Array:
+    """The same points, int32 where that is exact for all."""
+    whole = np.rint(xy).astype(np.int32)
+    return whole if (whole == xy).all() else np.asarray(xy, np.float64)
+
+
 def _levels(limit: float) -> Iterator[int]:
     """Twice the areas up to which triangles go, one after the other: about as if each went in its turn."""
     level = 0
@@ -137,8 +144,9 @@ def _levels(limit: float) -> Iterator[int]:
 
 
 def _cross(one: Array, other: Array) -> Array:
-    """(n,) int64: the cross products of vectors (n, 2)."""
-    product: Array = one[:, 0].astype(np.int64) * other[:, 1] - one[:, 1].astype(np.int64) * other[:, 0]
+    """(n,) the cross products of vectors (n, 2): int64; float64, exact for what squaring draws, where those are."""
+    wide = np.result_type(one, np.int64)
+    product: Array = one[:, 0].astype(wide) * other[:, 1] - one[:, 1].astype(wide) * other[:, 0]
     return product
 
 
@@ -174,7 +182,7 @@ class _Lines:
         self.xy = xy
         self.arc = np.repeat(np.arange(len(ring), dtype=np.int32), np.diff(ends))
         self.before, self.after = _neighbours(ends, ring)
-        self.points = np.concatenate([xy, obstacles.astype(np.int32)])
+        self.points = np.concatenate([xy, obstacles])
         self.alive = np.ones(len(self.points), bool)
         self.scattered = _scattered(xy)
         self.left = np.zeros(len(xy))  # half pixels by which the line to the next vertex may be off
@@ -284,7 +292,7 @@ class _Bands:
     def __init__(self, points: Array, alive: Array) -> None:
         self.points, self.alive = points, alive
         here = np.flatnonzero(alive).astype(np.int32)
-        xy = points[here].astype(np.int64)
+        xy = np.floor(points[here]).astype(np.int64)
         keys = self._keys(xy[:, 1] >> _BAND_BITS, xy[:, 0]) | (xy[:, 1] & (1 << _BAND_BITS) - 1)
         order = np.argsort(keys, kind="stable")
         self.keys, self.order = keys[order], here[order]
@@ -306,7 +314,7 @@ class _Bands:
         the same however points are ordered.
         """
         found = np.full(len(triangles), -1, np.int64)
-        maybe = np.flatnonzero(_may_hold(triangles))
+        maybe = np.flatnonzero(_may_hold(triangles, whole=self.points.dtype.kind == "i"))
         low, high = triangles[maybe].min(axis=1), triangles[maybe].max(axis=1)
         low[:, 1] >>= _BAND_BITS
         high[:, 1] >>= _BAND_BITS
@@ -320,20 +328,23 @@ class _Bands:
                 point = self.order[start[some][row] + place]
                 which = maybe[part][owner[some][row]]
                 point, which = point[self.alive[point]], which[self.alive[point]]
-                hit = _lies_in(self.points[point].astype(np.int64), triangles[which])
+                hit = _lies_in(self.points[point], triangles[which])
                 point, which = point[hit][::-1], which[hit][::-1]
                 fresh = found[which] < 0
                 found[which[fresh]] = point[fresh]
         return found
 
 
-def _may_hold(triangles: Array) -> Array:
-    """(n,) bool: which triangles (n, 3, 2) have a whole point inside or on the side opposite to the second corner.
+def _may_hold(triangles: Array, *, whole: bool) -> Array:
+    """(n,) bool: which triangles (n, 3, 2) can have a point inside or on the side opposite to the second corner.
 
-    Twice the area of a triangle is 2 * points inside + points on its sides - 2 (Pick 1899).
+    Where points are not `whole` that is any with an area. Else few of the small ones can: twice the area of a triangle
+    is 2 * points inside + points on its sides - 2 (Pick 1899).
     """
     a, b, c = triangles.transpose(1, 0, 2)
     area = np.abs(_cross(b - a, c - b))
+    if not whole:
+        return area > 0
     steps = np.gcd(*np.stack([b - a, c - b, c - a]).transpose(2, 0, 1))
     inside = (area + 2 - steps.sum(axis=0)) // 2
     maybe: Array = (area > 0) & (inside + steps[2] > 1)
