@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -171,3 +173,19 @@ def test_a_scheduler_that_is_not_there_is_said() -> None:
         open_runner(scheduler="tcp://127.0.0.1:9"),
     ):
         pass
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_interrupt_that_python_drops_is_raised_all_the_same() -> None:
+    """What is raised while an object is deleted goes no further than a word on stderr."""
+
+    class Deleted:
+        def __del__(self) -> None:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with open_runner(workers=1) as runner:
+        runner.submit(Task("something", abs, (-1,)))
+        Deleted()
+        with pytest.raises(KeyboardInterrupt):
+            runner.next_done()

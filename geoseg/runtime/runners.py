@@ -18,6 +18,7 @@ from geoseg.runtime.news import TOPIC, listening
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from types import FrameType
 
     from geoseg.runtime.news import Listener, Message
     from geoseg.runtime.tasks import Task
@@ -37,6 +38,10 @@ _GOODBYE_S = 5
 """How long running tasks of this process are waited for when a run is given up."""
 GPU = "GPU"
 """The resource by which Dask tells workers with a GPU apart: `dask worker --resources GPU=1`."""
+
+
+_interrupted = threading.Event()
+"""Whether Ctrl-C was heard. Raised while Python deletes an object, such as a future, it would be dropped."""
 
 
 class _StoppedError(Exception):
@@ -141,6 +146,8 @@ class DaskRunner:
 
         future = None
         while future is None:
+            if _interrupted.is_set():
+                raise KeyboardInterrupt
             try:
                 future = self._done.get(timeout=_PATIENCE_S)
             except queue.Empty:
@@ -250,7 +257,7 @@ def open_runner(*, workers: int = 0, scheduler: str | None = None, note: Note | 
     for name in ("distributed", "distributed.client"):  # Dask gives each of them a level of its own
         logging.getLogger(name).setLevel(logging.CRITICAL)
     if scheduler is not None:
-        with connect(scheduler) as client:
+        with connect(scheduler) as client, _interrupts_remembered():
             yield from _closing(_checked(DaskRunner(client, note, _pages(client, note)), scheduler))
         return
     # Addresses of the loopback alone: a dashboard for the world to see would be a leak. What goes wrong in a worker
@@ -260,7 +267,7 @@ def open_runner(*, workers: int = 0, scheduler: str | None = None, note: Note | 
             n_workers=workers, threads_per_worker=_AT_ONCE, host="127.0.0.1", dashboard_address="127.0.0.1:0",
             memory_limit=0, silence_logs=logging.CRITICAL,
         )  # fmt: skip
-    with cluster, Client(cluster, set_as_default=False) as client:
+    with cluster, Client(cluster, set_as_default=False) as client, _interrupts_remembered():
         yield from _closing(DaskRunner(client, note, _pages(client, note)))
 
 
@@ -297,6 +304,27 @@ def _interrupts_ignored() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def _interrupts_remembered() -> Iterator[None]:
+    """Note Ctrl-C besides raising it, so that it is raised again where it was dropped."""
+    ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if threading.current_thread() is not threading.main_thread() or not ours:
+        yield
+        return
+
+    def remember(number: int, frame: FrameType | None) -> None:
+        _interrupted.set()
+        signal.default_int_handler(number, frame)
+
+    _interrupted.clear()
+    signal.signal(signal.SIGINT, remember)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        _interrupted.clear()
 
 
 def _checked(runner: DaskRunner, address: str) -> DaskRunner:
