@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from geoseg.legend import NODATA
-from geoseg.vector.arcs import gather
+from geoseg.vector.arcs import first_of_group, gather
 
 if TYPE_CHECKING:
     from geoseg.vector.arcs import Arcs
@@ -113,16 +113,3 @@ def undecided(small: Array, open_: Array, borders: Borders) -> Array:
 def unite(codes: Array, borders: Borders) -> Array:
     """(n,) the first of all components that have become one, since they are beside each other and of one code."""
     return first_of_group(borders.pairs[codes[borders.pairs[:, 0]] == codes[borders.pairs[:, 1]]], len(codes))
-
-
-def first_of_group(pairs: Array, count: int) -> Array:
-    """(count,) the lowest number of all that hang together by pairs (m, 2)."""
-    from scipy.sparse import coo_array  # noqa: PLC0415
-    from scipy.sparse.csgraph import connected_components  # noqa: PLC0415
-
-    graph = coo_array((np.ones(len(pairs), bool), (pairs[:, 0], pairs[:, 1])), shape=(count, count))
-    groups, group = connected_components(graph, directed=False)
-    first = np.empty(groups, np.int64)
-    first[group[::-1]] = np.arange(count)[::-1]
-    of_each: Array = first[group]
-    return of_each

@@ -91,13 +91,83 @@ def gather(values: Array, ends: Array, at: Array, backwards: Array | None = None
     (array([4, 3, 2, 0, 1]), array([0, 3, 5]))
     """
     sizes = np.diff(ends)[at]
-    new_ends = np.concatenate([[0], np.cumsum(sizes)])
-    offset = np.arange(new_ends[-1]) - np.repeat(new_ends[:-1], sizes)
-    if backwards is None:
-        return values[np.repeat(ends[at], sizes) + offset], new_ends
-    first = np.where(backwards, ends[at + 1] - 1, ends[at])
-    step = np.where(backwards, -1, 1)
-    return values[np.repeat(first, sizes) + np.repeat(step, sizes) * offset], new_ends
+    first, step = ends[at], np.ones_like(sizes)
+    if backwards is not None:
+        first, step = np.where(backwards, ends[at + 1] - 1, first), np.where(backwards, -1, 1)
+    return values[runs_of(first, sizes, step)], np.concatenate([[0], np.cumsum(sizes)])
+
+
+def runs_of(start: Array, count: Array, step: Array) -> Array:
+    """start, start + step, ... of each run, `count` of them, one run after the other."""
+    run, place = spread(count)
+    indices: Array = start[run] + step[run] * place
+    return indices
+
+
+def spread(counts: Array) -> tuple[Array, Array]:
+    """For counts of things, the number of the owner of each thing and its number among those of its owner.
+
+    >>> spread(np.array([2, 0, 1]))
+    (array([0, 0, 2]), array([0, 1, 0]))
+    """
+    owner = np.repeat(np.arange(len(counts)), counts)
+    return owner, np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)
+
+
+def groups_of(pairs: Array, count: int) -> tuple[int, Array]:
+    """How many groups things form that hang together by pairs (m, 2), and the group of each of the `count`."""
+    from scipy.sparse import coo_array  # noqa: PLC0415
+    from scipy.sparse.csgraph import connected_components  # noqa: PLC0415
+
+    graph = coo_array((np.ones(len(pairs), bool), (pairs[:, 0], pairs[:, 1])), shape=(count, count))
+    groups, group = connected_components(graph, directed=False)
+    return int(groups), group
+
+
+def first_of_group(pairs: Array, count: int) -> Array:
+    """(count,) the lowest number of all that hang together by pairs (m, 2)."""
+    groups, group = groups_of(pairs, count)
+    first: Array = lowest_of(group, groups)[group]
+    return first
+
+
+def lowest_of(group: Array, groups: int) -> Array:
+    """(groups,) the first member of each group; none is empty."""
+    first = np.empty(groups, np.int64)
+    first[group[::-1]] = np.arange(len(group))[::-1]
+    return first
+
+
+def twice_area(xy: Array, ends: Array) -> Array:
+    """(m,) float64: twice the area that each line sweeps, seen from the origin; of a closed one, that within it.
+
+    Positive where it runs clockwise on an image, exact for whole half pixels.
+    """
+    x, y = xy.astype(np.float64).T
+    cross = np.append(x[:-1] * y[1:] - x[1:] * y[:-1], 0)
+    cross[ends[1:] - 1] = 0  # from one line to the next
+    return np.add.reduceat(cross, ends[:-1]) if len(ends) > 1 else np.empty(0)
+
+
+def bends(xy: Array, ends: Array, closed: Array, some: Array | None = None) -> tuple[Array, Array]:
+    """Lines without the vertices at which they do not bend, and their ends; closed ones begin at a bend.
+
+    xy: (n, 2) whole half pixels; closed: (m,) bool, whose last vertex is their first and may go; some: (m,) bool, which
+    lines alone.
+    """
+    first, last = ends[:-1], ends[1:] - 1
+    before, after = np.arange(len(xy)) - 1, np.arange(len(xy)) + 1
+    before[first], after[last] = last - 1, first + 1  # of closed lines
+    come, go = (xy - xy[before]).astype(np.int64), (xy[after] - xy).astype(np.int64)
+    stays = come[:, 0] * go[:, 1] != come[:, 1] * go[:, 0]
+    stays[first[~closed]] = stays[last[~closed]] = True
+    if some is not None:
+        stays |= np.repeat(~some, np.diff(ends))
+    kept, new_ends = xy[stays], np.concatenate([[0], np.cumsum(stays)])[ends]
+    # A closed line that lost its first vertex lost it at both ends: it closes with the vertex that is now its first.
+    opened = closed & ~stays[first]
+    kept = np.insert(kept, new_ends[1:][opened], kept[new_ends[:-1][opened]], axis=0)
+    return kept, new_ends + np.concatenate([[0], np.cumsum(opened)])
 
 
 def place_keys(xy: Array) -> Array:
@@ -115,20 +185,14 @@ def follow(after: Array) -> tuple[Array, Array]:
     >>> follow(np.array([2, -1, 1, 3]))
     (array([0, 2, 1, 3]), array([0, 3, 4]))
     """
-    from scipy.sparse import coo_array  # noqa: PLC0415
-    from scipy.sparse.csgraph import connected_components  # noqa: PLC0415
-
     count = len(after)
     tail = np.flatnonzero(after >= 0)
-    graph = coo_array((np.ones(len(tail), bool), (tail, after[tail])), shape=(count, count))
-    chains, chain = connected_components(graph, directed=False)
+    chains, chain = groups_of(np.stack([tail, after[tail]], axis=1), count)
     before = np.full(count, -1, np.int64)
     before[after[tail]] = tail
     begins = np.zeros(chains, bool)
     begins[chain[before < 0]] = True
-    lowest = np.empty(chains, np.int64)
-    lowest[chain[::-1]] = np.arange(count)[::-1]
-    before[lowest[~begins]] = -1
+    before[lowest_of(chain, chains)[~begins]] = -1
     rank = (before >= 0).astype(np.int64)
     jump = np.where(before < 0, np.arange(count), before)
     on_the_way = np.flatnonzero(rank)
@@ -149,9 +213,8 @@ def points_along(arcs: Arcs, step: float) -> tuple[Array, Array]:
     go[:-1] = np.diff(arcs.xy, axis=0)
     go[arcs.ends[1:] - 1] = 0
     parts = np.maximum(1, np.ceil(np.abs(go).max(axis=1, initial=0) / step)).astype(np.int64)
-    which = np.repeat(np.arange(len(go)), parts)
-    share = (np.arange(len(which)) - np.repeat(np.cumsum(parts) - parts, parts)) / parts[which]
-    return arcs.xy[which] + share[:, None] * go[which], arc[which]
+    which, place = spread(parts)
+    return arcs.xy[which] + (place / parts[which])[:, None] * go[which], arc[which]
 
 
 def sides_in(arcs: Arcs, some: Array) -> Array:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from geoseg.vector.arcs import Arcs, follow, gather, place_keys
+from geoseg.vector.arcs import Arcs, bends, follow, gather, place_keys
 
 Array = np.ndarray[Any, Any]
 
@@ -42,22 +42,6 @@ def chain(arcs: Arcs, stays: Array) -> Arcs:
     keep[part_ends[:-1][inner]] = False  # the vertex before it is the same
     new_ends = np.concatenate([[0], np.cumsum(keep)])[part_ends[ends]]
     sides = np.sort(arcs.sides[order[ends[:-1]]], axis=1)
-    return _bent(Arcs(xy[keep], new_ends, sides[:, 0], sides[:, 1]), passing[tail[order[ends[:-1]]]])
-
-
-def _bent(arcs: Arcs, may_turn: Array) -> Arcs:
-    """The same lines without the vertices at which they do not bend; closed ones that `may_turn` begin at a bend."""
-    xy = arcs.xy.astype(np.int64)
-    first, last = arcs.ends[:-1], arcs.ends[1:] - 1
-    before, after = np.arange(len(xy)) - 1, np.arange(len(xy)) + 1
-    before[first], after[last] = last - 1, first + 1  # of closed lines
-    come, go = xy - xy[before], xy[after] - xy
-    bends = come[:, 0] * go[:, 1] != come[:, 1] * go[:, 0]
-    closed = may_turn & (arcs.xy[first] == arcs.xy[last]).all(axis=1)
-    bends[first[~closed]] = bends[last[~closed]] = True
-    sizes = np.add.reduceat(bends, first) if len(arcs) else arcs.left
-    kept, ends = arcs.xy[bends], np.concatenate([[0], np.cumsum(sizes)])
-    # A closed line that lost its first vertex lost it at both ends: it closes with the vertex that is now its first.
-    opened = closed & ~bends[first]
-    kept = np.insert(kept, ends[1:][opened], kept[ends[:-1][opened]], axis=0)
-    return Arcs(kept, ends + np.concatenate([[0], np.cumsum(opened)]), arcs.left, arcs.right)
+    xy = xy[keep]
+    closed = passing[tail[order[ends[:-1]]]] & (xy[new_ends[:-1]] == xy[new_ends[1:] - 1]).all(axis=1)
+    return Arcs(*bends(xy, new_ends, closed), sides[:, 0], sides[:, 1])

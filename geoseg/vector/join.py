@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from geoseg.vector.absorb import Borders, absorb, first_of_group, too_small, unite
-from geoseg.vector.arcs import Arcs, at_tips, meets, sides_in
+from geoseg.vector.absorb import Borders, absorb, too_small, unite
+from geoseg.vector.arcs import Arcs, at_tips, first_of_group, meets, sides_in
 from geoseg.vector.block import LooseEnds, straying, touching_edge
 from geoseg.vector.chain import chain
 from geoseg.vector.features import Components
@@ -25,9 +25,9 @@ Array = np.ndarray[Any, Any]
 def join_blocks(parts: Sequence[LooseEnds], drawing: Drawing) -> Components:
     """The polygons that cross seams, or that hang on what does, of all blocks of a scene."""
     pieces = _Pieces(parts)
-    pairs, seams = pieces.seams()
-    same = pieces.census.codes[pairs[:, 0]] == pieces.census.codes[pairs[:, 1]] if len(pairs) else np.empty(0, bool)
-    across = first_of_group(pairs[same], len(pieces.census))
+    seams = pieces.seams()
+    same = pieces.census.codes[seams.left] == pieces.census.codes[seams.right]
+    across = first_of_group(seams.sides[same], len(pieces.census))
     loose = Arcs.concatenate([pieces.loose, seams.select(~same)]).relabelled(across)
     census = pieces.census.merged(across)
     unsure = _any(pieces.unsure, across)
@@ -74,8 +74,8 @@ class _Pieces:
     def _numbered(self, arcs: Arcs, part: int) -> Arcs:
         return arcs.relabelled(np.arange(self.first[part], self.first[part + 1]))
 
-    def seams(self) -> tuple[Array, Arcs]:
-        """Pairs of components that face each other across a seam, (n, 2), and an arc along each stretch of one pair."""
+    def seams(self) -> Arcs:
+        """Arcs along all seams, one for each stretch with one pair of components to its sides."""
         at = {(part.box.row, part.box.col): k for k, part in enumerate(self.parts)}
         found = [Arcs.none()]
         for k, part in enumerate(self.parts):
@@ -85,8 +85,7 @@ class _Pieces:
                     other = at[place]
                     facing = self.parts[other].seams["left" if name == "right" else "top"] + self.first[other]
                     found.append(_along_seam(part.seams[name] + self.first[k], facing, place, flat=name == "bottom"))
-        arcs = Arcs.concatenate(found)
-        return arcs.sides, arcs
+        return Arcs.concatenate(found)
 
     def on_seam(self, tips: Array) -> Array:
         """(m, 2) bool: which tips lie on a seam."""

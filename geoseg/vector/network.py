@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import shapely
 
-from geoseg.vector.absorb import first_of_group
-from geoseg.vector.arcs import follow, gather
+from geoseg.vector.arcs import first_of_group, follow, gather, spread
 from geoseg.vector.measure import lengths_m, to_map
 
 if TYPE_CHECKING:
@@ -190,14 +189,13 @@ class _Edges:
         row = np.arange(len(tip))
         junction, width = self.tips[row, 1 - tip], self.tip_widths
         length = self.lengths()
-        short = one & (length + width[row, tip] < 2 * width[row, 1 - tip])
+        short: Array = one & (length + width[row, tip] < 2 * width[row, 1 - tip])
         left = self.degree - np.bincount(junction[short], minlength=self.nodes)
         order = np.lexsort([-length[short], junction[short]])
         candidates = np.flatnonzero(short)[order]
         longest = candidates[np.unique(junction[candidates], return_index=True)[1]]
         short[longest[left[junction[longest]] == 0]] = False
-        spur: Array = short
-        return spur
+        return short
 
     def specks(self) -> Array:
         """(e,) bool: edges of networks that are hardly longer than the road is wide."""
@@ -226,8 +224,7 @@ class _Edges:
             heading = from_xy - self.xy[tip + inwards * far]
             heading /= np.maximum(np.hypot(*heading.T), 1e-9)[:, None]
             onwards = ((self.xy[tip] - from_xy) * heading).sum(axis=1) + self.half_width[tip]
-            edge = np.repeat(np.arange(len(at)), base)
-            step = np.arange(len(edge)) - np.repeat(np.cumsum(base) - base, base)
+            edge, step = spread(base)
             share = 1 - step / base[edge]
             xy[tip[edge] + inwards * step] = from_xy[edge] + heading[edge] * (onwards[edge] * share)[:, None]
         return replace(self, xy=np.clip(xy, 0, (shape[1], shape[0])))

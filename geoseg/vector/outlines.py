@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import shapely
 
-from geoseg.vector.arcs import follow
+from geoseg.vector.arcs import follow, runs_of
 from geoseg.vector.footprints import Rings
 
 if TYPE_CHECKING:
@@ -24,14 +24,11 @@ _STRAIGHT_PX = 1.5
 _APART_PX = 0.25
 """Nodes of a ring are kept apart by this."""
 
-
 _CORNER_PX = 1.0
 """A node that is nearer to a corner is put on it: a boundary that ends there can leave to either side."""
 
-
 _STAIRS_PX = 1.0
 """A vertex that is nearer to the line past it is none of a building: stairs leave the line that they draw by 0.7."""
-
 
 _TURNS = (1, 0, 3)
 """Left first: where a component meets itself at a corner only, its outline stays with the pixel that it goes round."""
@@ -54,7 +51,7 @@ class Coverage:
     @classmethod
     def of(cls, arcs: Arcs, raw: Arcs, fixed: Array) -> Coverage:
         """Nodes are where arcs begin and end."""
-        tips = np.stack([arcs.xy[arcs.ends[:-1]], arcs.xy[arcs.ends[1:] - 1]], axis=1)  # (m, 2, 2)
+        tips = arcs.tips
         places, node = np.unique(tips[..., 0] + 1j * tips[..., 1], return_inverse=True)
         return cls(arcs, raw, fixed, node.reshape(-1, 2), np.stack([places.real, places.imag], axis=1))
 
@@ -65,7 +62,7 @@ class Coverage:
 
     def sides(self, of_component: Array) -> Array:
         """(m, 2): what an array says of the components to the left and right of each arc, -1 of the outside."""
-        both = np.stack([self.arcs.left, self.arcs.right], axis=1)
+        both = self.arcs.sides
         return np.where(both < 0, -1, of_component[both])
 
 
@@ -112,13 +109,6 @@ def _steps(coverage: Coverage, group: Array) -> Steps:
 def _heading(step: Array) -> Array:
     """0 for east, 1 north, 2 west, 3 south, on an image with row 0 on top."""
     return np.where(step[:, 1] == 0, np.where(step[:, 0] > 0, 0, 2), np.where(step[:, 1] < 0, 1, 3))
-
-
-def runs_of(start: Array, count: Array, step: Array) -> Array:
-    """start, start + step, ... of each run, `count` of them, one run after the other."""
-    first = np.cumsum(count) - count
-    indices: Array = np.repeat(start - first * step, count) + np.arange(count.sum()) * np.repeat(step, count)
-    return indices
 
 
 def raw_rings(coverage: Coverage, group: Array, scale: Array) -> tuple[Rings, Steps]:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import shapely
 
-from geoseg.vector.arcs import OUTSIDE, Arcs, follow, gather, place_keys
+from geoseg.vector.arcs import OUTSIDE, Arcs, bends, follow, gather, place_keys, twice_area
 
 Array = np.ndarray[Any, Any]
 
@@ -29,35 +29,17 @@ def polygons_of_arcs(arcs: Arcs, wanted: Array, *, bends_only: bool = False) -> 
     keep[part_ends[1:] - 1] = False
     keep[part_ends[ring_ends[1:]] - 1] = True
     ends = np.concatenate([[0], np.cumsum(keep)])[part_ends[ring_ends]]
-    xy = xy[keep] / 2
-    shell = _twice_area(xy, ends) < 0  # rows run downwards, and the component lies to the left
+    xy = xy[keep]
+    shell = twice_area(xy, ends) < 0  # rows run downwards, and the component lies to the left
     by_owner = np.lexsort((~shell, owner))
     if (np.bincount(owner[shell], minlength=len(wanted)) != 1).any():
         raise ValueError("arcs are missing: a component has no outline, or more than one")
     xy, ends = gather(xy, ends, by_owner)
     if bends_only:
-        xy, ends = _bends(xy, ends)
+        xy, ends = bends(xy, ends, np.ones(len(by_owner), bool))
     rings = np.searchsorted(owner[by_owner], np.arange(len(wanted) + 1))
-    polygons: Array = shapely.from_ragged_array(shapely.GeometryType.POLYGON, xy, (ends, rings))
+    polygons: Array = shapely.from_ragged_array(shapely.GeometryType.POLYGON, xy / 2, (ends, rings))
     return polygons
-
-
-def _bends(xy: Array, ends: Array) -> tuple[Array, Array]:
-    """Closed rings without the vertices at which they do not turn; exact for halves of whole numbers."""
-    first, last = ends[:-1], ends[1:] - 1
-    before, after = np.arange(len(xy)) - 1, np.minimum(np.arange(len(xy)) + 1, len(xy) - 1)
-    before[first] = last - 1
-    come, go = xy - xy[before], xy[after] - xy
-    turns = come[:, 0] * go[:, 1] != come[:, 1] * go[:, 0]
-    turns[last] = False
-    sizes = np.add.reduceat(turns, first) if len(first) else first
-    new_ends = np.concatenate([[0], np.cumsum(sizes + 1)])  # each ring is closed again
-    closing = np.zeros(new_ends[-1], bool)
-    closing[new_ends[1:] - 1] = True
-    result = np.empty((new_ends[-1], 2))
-    result[~closing] = xy[turns]
-    result[closing] = result[new_ends[:-1]]
-    return result, new_ends
 
 
 def _half_arcs(arcs: Arcs, wanted: Array) -> tuple[Array, Array, Array]:
@@ -106,10 +88,3 @@ def _clockwise(back: Array, out: Array) -> Array:
     """(n,) the angle from the way back to a way out, over the right hand of who arrives, on an image: 0..2 pi."""
     angle: Array = np.mod(np.arctan2(back[:, 1], back[:, 0]) - np.arctan2(out[:, 1], out[:, 0]), 2 * np.pi)
     return angle
-
-
-def _twice_area(xy: Array, ends: Array) -> Array:
-    """(n,) signed, of closed rings; positive where they run clockwise on an image."""
-    cross = np.append(xy[:-1, 0] * xy[1:, 1] - xy[1:, 0] * xy[:-1, 1], 0)
-    cross[ends[1:] - 1] = 0
-    return np.add.reduceat(cross, ends[:-1]) if len(ends) > 1 else np.empty(0)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from geoseg.vector.arcs import Arcs, place_keys
+from geoseg.vector.arcs import Arcs, bends, place_keys, spread
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -53,7 +53,9 @@ def cut_corners(arcs: Arcs, soft: Array) -> Arcs:
     one_pixel = np.abs(come).sum(axis=1) == 2
     wanted = np.stack([~(corner & corner[before] & one_pixel), corner], axis=1)
     ends = np.concatenate([[0], np.cumsum(wanted.sum(axis=1))])[ends]
-    return _closed(arcs, *_bends(points[wanted], ends, ring, soft), ring)
+    cut = _closed(arcs, points[wanted], ends, ring)
+    xy, ends = bends(cut.xy, cut.ends, ring, soft)
+    return replace(cut, xy=xy, ends=ends)
 
 
 def simplify(arcs: Arcs, tolerance_px: Array, *, reach_px: float, obstacles: Array | None = None) -> Arcs:
@@ -106,14 +108,6 @@ def _neighbours(ends: Array, ring: Array) -> tuple[Array, Array]:
     before[first] = np.where(ring, last, -1)
     after[last] = np.where(ring, first, -1)
     return before, after
-
-
-def _bends(xy: Array, ends: Array, ring: Array, soft: Array) -> tuple[Array, Array]:
-    """Vertices and ends without those vertices of soft lines at which they do not bend."""
-    before, after = _neighbours(ends, ring)
-    stays = _cross(xy - xy[before], xy[after] - xy) != 0
-    stays |= (before < 0) | (after < 0) | ~np.repeat(soft, np.diff(ends))
-    return xy[stays], np.concatenate([[0], np.cumsum(stays)])[ends]
 
 
 def _spare(arcs: Arcs, ring: Array) -> Array:
@@ -169,12 +163,6 @@ def _chunks(counts: Array) -> Iterator[slice]:
     yield from (slice(start, stop) for start, stop in pairwise(bounds))
 
 
-def _spread(counts: Array) -> tuple[Array, Array]:
-    """For counts of things, the number of the owner of each thing and its number among those of its owner."""
-    owner = np.repeat(np.arange(len(counts)), counts)
-    return owner, np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)
-
-
 class _Lines:
     """Lines that lose vertices: each vertex knows those before and after it, and its rank among those to go next."""
 
@@ -208,6 +196,8 @@ class _Lines:
             rank = self.rank[active]
             first = (rank < self.rank[self.before[active]]) & (rank < self.rank[self.after[active]])
             going = self._affordable(active[first])
+            if not len(going):  # ranks are equal where neighbours lie 2**15 pixels apart
+                return
             blocker = self.near.within(self._triangles(going))
             self._hold(going, blocker)
             touched = self._remove(going[blocker < 0])
@@ -319,12 +309,12 @@ class _Bands:
         low[:, 1] >>= _BAND_BITS
         high[:, 1] >>= _BAND_BITS
         for part in _chunks(high[:, 1] - low[:, 1] + 1):
-            owner, step = _spread(high[part, 1] - low[part, 1] + 1)
+            owner, step = spread(high[part, 1] - low[part, 1] + 1)
             band = low[part, 1][owner] + step
             start = np.searchsorted(self.keys, self._keys(band, low[part, 0][owner]))
             stop = np.searchsorted(self.keys, self._keys(band, high[part, 0][owner] + 1))
             for some in _chunks(stop - start):
-                row, place = _spread((stop - start)[some])
+                row, place = spread((stop - start)[some])
                 point = self.order[start[some][row] + place]
                 which = maybe[part][owner[some][row]]
                 point, which = point[self.alive[point]], which[self.alive[point]]

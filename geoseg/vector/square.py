@@ -7,22 +7,18 @@ from typing import Any
 
 import numpy as np
 import shapely
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
-from geoseg.vector.arcs import Arcs
+from geoseg.vector.arcs import Arcs, groups_of, runs_of, twice_area
 from geoseg.vector.footprints import Directions, Fit, Outlines, Rings, Walls, common_directions, fit, unfitted
-from geoseg.vector.outlines import Course, Coverage, Lines, Party, Steps, cut, raw_rings, runs_of
+from geoseg.vector.outlines import Course, Coverage, Lines, Party, Steps, cut, raw_rings
 
 Array = np.ndarray[Any, Any]
 
 _GRID = 1024
 """New vertices lie on this part of half a pixel: exact in float64, and fine enough for right angles at short walls."""
 
-
 _CLEAR = 0.5
 """Half pixels by which other boundaries keep clear of new outlines between their nodes."""
-
 
 _OBLIQUE_PRICE = 3
 """How many times the price of a wall an oblique one costs: it must be plain to be drawn."""
@@ -80,8 +76,7 @@ def _groups(coverage: Coverage, buildings: Array) -> Array:
     touching = np.concatenate([arcs.left[held], arcs.right[held]])
     free[touching[touching >= 0]] = False
     shared = (coverage.sides(free.astype(np.int64)) > 0).all(axis=1)
-    graph = coo_array((np.ones(shared.sum(), bool), (arcs.left[shared], arcs.right[shared])), shape=(len(free),) * 2)
-    _, group = connected_components(graph, directed=False)
+    group = groups_of(arcs.sides[shared], len(free))[1]
     numbers = np.full(len(free), -1)
     numbers[free] = np.unique(group[free], return_inverse=True)[1]
     return numbers
@@ -330,10 +325,7 @@ def _resized(coverage: Coverage, plan: _Plan, changed: Arcs, due: Array, least_i
 
 def _areas(arcs: Arcs, count: int) -> Array:
     """(count,) float64: the area of each component, negative where it is inside out; an open one has no area."""
-    x, y = arcs.xy.astype(np.float64).T
-    cross = np.append(x[1:] * y[:-1] - x[:-1] * y[1:], 0)
-    cross[arcs.ends[1:] - 1] = 0
-    swept = np.add.reduceat(cross, arcs.ends[:-1]) / 2  # positive to the left, as rows run downwards
+    swept = -twice_area(arcs.xy, arcs.ends) / 2  # to the left, where the component lies, as rows run downwards
     areas = np.zeros(count)
     for side, sign in ((arcs.left, 1), (arcs.right, -1)):
         inner = side >= 0
@@ -343,9 +335,7 @@ def _areas(arcs: Arcs, count: int) -> Array:
 
 def _overrun(coverage: Coverage, plan: _Plan, changed: Arcs) -> Array:
     """(g,) bool: whether what lies apart, such as an island, has come to lie inside a building, or outside."""
-    count = len(coverage.node_xy)
-    graph = coo_array((np.ones(len(coverage.node), bool), tuple(coverage.node.T)), shape=(count, count))
-    net = connected_components(graph, directed=False)[1][coverage.node[:, 0]]
+    net = groups_of(coverage.node, len(coverage.node_xy))[1][coverage.node[:, 0]]
     nets, first = np.unique(net, return_index=True)
     code = np.int64(len(nets))
     own = np.unique(plan.arc_group * code + net[plan.arc])

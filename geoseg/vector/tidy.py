@@ -10,6 +10,7 @@ import numpy as np
 
 from geoseg.legend import NODATA
 from geoseg.vector.absorb import Limits
+from geoseg.vector.arcs import twice_area
 from geoseg.vector.measure import pixel_area_m2
 from geoseg.vector.rings import polygons_of_arcs
 from geoseg.vector.simplify import cut_corners, simplify
@@ -118,10 +119,7 @@ class Drawing:
 
 def _for_size(arcs: Arcs) -> Array:
     """(m,) the largest tolerance in pixels that leaves what a closed arc goes round its size; none for open arcs."""
-    x, y = arcs.xy.astype(np.int64).T
-    cross = np.append(x[:-1] * y[1:] - x[1:] * y[:-1], 0)
-    cross[arcs.ends[1:] - 1] = 0
-    area_px2 = np.abs(np.add.reduceat(cross, arcs.ends[:-1])) / 8 if len(arcs) else np.empty(0)
+    area_px2 = np.abs(twice_area(arcs.xy, arcs.ends)) / 8
     tips = arcs.tips
     closed = (tips[:, 0] == tips[:, 1]).all(axis=1)
     return np.where(closed, np.sqrt(area_px2 * _SHARE), np.inf)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from geoseg.vector.arcs import OUTSIDE, Arcs, follow
+from geoseg.vector.arcs import OUTSIDE, Arcs, follow, groups_of, lowest_of
 
 if TYPE_CHECKING:
     from geoseg.frame import Box
@@ -57,9 +57,6 @@ def components_of(codes: Array, confidence: Array) -> tuple[Array, Census]:
     codes, confidence: (h, w) uint8, a component is what pixels of one code form that share sides. Returns the numbers
     (h, w) int32, from 0 in the order of each component's first pixel, row by row.
     """
-    from scipy.sparse import coo_array  # noqa: PLC0415
-    from scipy.sparse.csgraph import connected_components  # noqa: PLC0415
-
     begins = np.ones(codes.shape, bool)
     np.not_equal(codes[:, 1:], codes[:, :-1], out=begins[:, 1:])
     starts = np.flatnonzero(begins)
@@ -67,10 +64,8 @@ def components_of(codes: Array, confidence: Array) -> tuple[Array, Census]:
     # Runs of one code above each other are linked once: where the later of the two begins.
     linked = (codes[1:] == codes[:-1]) & (begins[1:] | begins[:-1])
     above, below = run[:-1][linked], run[1:][linked]
-    graph = coo_array((np.ones(len(above), bool), (above, below)), shape=(len(starts), len(starts)))
-    count, component = connected_components(graph, directed=False)
-    first = np.empty(count, np.int64)
-    first[component[::-1]] = starts[::-1]
+    count, component = groups_of(np.stack([above, below], axis=1), len(starts))
+    first = starts[lowest_of(component, count)]
     by_place = np.argsort(first)
     number = np.empty(count, np.int32)
     number[by_place] = np.arange(count, dtype=np.int32)
