@@ -34,6 +34,7 @@ from geoseg.frame import Box, Frame
 from geoseg.legend import LAND_COVER, ClassEntry, Legend
 from geoseg.write import (
     FORMATS,
+    Project,
     RasterSpec,
     RunRecord,
     read_legend,
@@ -534,16 +535,8 @@ def run_folder(folder: Path, crs: str | None) -> tuple[Path, Path]:
         raster.write(pixels)
     classes = write_codes(run / "classes.tif", codes_of(frame.shape), frame)
     [gpkg] = write_layers(layers_of(crs), run, "features", "gpkg")
-    write_project(
-        run / "project.qgs",
-        scene=scene,
-        band_order_rgb=(3, 2, 1),
-        rasters={"classes": classes},
-        gpkg=gpkg,
-        legend=LAND_COVER,
-        frame=frame,
-        title="A & <B>",
-    )
+    project = Project("A & <B>", frame, LAND_COVER, scene, (3, 2, 1), {"classes": classes}, gpkg)
+    write_project(run / "project.qgs", project)
     return run, scene
 
 

@@ -3,10 +3,13 @@
 Every boundary between two components is an arc that exists once: what is done to it is done for both sides, so that no
 gap and no overlap can open.
 
-    arcs, trace, chain      lines between components; found in pixels; linked where a node is none any more
+    arcs, near, trace, chain
+                            lines between components; found in pixels; linked where a node is none any more
     absorb                  small components go to the class beside them
     simplify                outlines without stairs
-    footprints, square      buildings with straight walls at right angles
+    footprints, outlines, square
+                            buildings with straight walls at right angles
+    centreline, network     the middle lines of roads
     rings, features         polygons of components, and what their columns are made of
     tidy                    how polygons are to look
     block, join             one block, and what blocks could not finish alone

@@ -10,10 +10,10 @@ import numpy as np
 from geoseg.vector.absorb import Borders, absorb, too_small, undecided, unite
 from geoseg.vector.arcs import Arcs, meets, points_along, sides_in, sides_of
 from geoseg.vector.chain import chain
-from geoseg.vector.features import Components
+from geoseg.vector.features import Census, Components
 from geoseg.vector.near import is_near
 from geoseg.vector.tidy import Drawing, at_nothing
-from geoseg.vector.trace import Census, components_of, trace
+from geoseg.vector.trace import components_of, trace
 
 if TYPE_CHECKING:
     from geoseg.frame import Box
@@ -131,7 +131,7 @@ class _State:
         finished = np.flatnonzero(self.shown & ~waits)
         at_edge = touching_edge(raw, self.census.codes)
         polygons = self.drawing.polygons(drawn, finished)
-        components = Components.of_census(polygons, self.census.select(finished), at_edge[finished])
+        components = Components.of_census(self.census.select(finished), polygons, at_edge[finished])
         kept = ~loose & self._kept(loose, later, waits)
         others = drawn.select(~loose & ~kept).xy
         others = others[is_near(others, raw.select(loose), 2 * self.drawing.reach_px + 1)]

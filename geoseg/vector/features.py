@@ -1,26 +1,22 @@
-"""Components as polygons, with all that their columns are made of."""
+"""What is known of components, and what they are as polygons."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from geoseg.vector.trace import Census
-
 Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)
-class Components:
-    """Polygons with their numbers, one entry a component in every array."""
+class Census:
+    """What is known of components, one entry a component in every array."""
 
-    polygons: Array
-    """shapely polygons in pixel coordinates (column, row)."""
     codes: Array
     """Class codes, uint8."""
     pixels: Array
@@ -29,27 +25,45 @@ class Components:
     """Sum of the confidence in percent, int64."""
     confidence_min: Array
     """Smallest confidence in percent, uint8."""
-    touches_edge: Array
-    """Whether it is cut by the edge of the scene or of nodata, bool."""
 
     def __len__(self) -> int:
         """Number of components."""
-        return len(self.polygons)
+        return len(self.codes)
 
-    def select(self, at: Array) -> Components:
+    def select(self, at: Array) -> Self:
         """The components at an index or boolean array."""
-        return Components(*(getattr(self, name)[at] for name in self.__dataclass_fields__))
+        return replace(self, **{name: getattr(self, name)[at] for name in self.__dataclass_fields__})
+
+    def merged(self, owner: Array) -> Census:
+        """(n,) as before: what `owner` holds of others is counted with the owner, and they hold nothing."""
+        lowest = np.full(len(self), 255, np.uint8)
+        np.minimum.at(lowest, owner, self.confidence_min)
+        pixels, confidence = np.zeros(len(self), np.int64), np.zeros(len(self), np.int64)
+        np.add.at(pixels, owner, self.pixels)
+        np.add.at(confidence, owner, self.confidence_sum)
+        return Census(self.codes, pixels, confidence, lowest)
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[Self]) -> Self:
+        """All components of all parts."""
+        return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in cls.__dataclass_fields__))
+
+
+@dataclass(frozen=True)
+class Components(Census):
+    """Components as polygons, with all that their columns are made of."""
+
+    polygons: Array
+    """shapely polygons in pixel coordinates (column, row)."""
+    touches_edge: Array
+    """Whether it is cut by the edge of the scene or of nodata, bool."""
 
     def of(self, codes: Iterable[int]) -> Components:
         """The components of these codes, such as a legend's foreground."""
         return self.select(np.isin(self.codes, list(codes)))
 
     @classmethod
-    def of_census(cls, polygons: Array, census: Census, touches_edge: Array) -> Components:
+    def of_census(cls, census: Census, polygons: Array, touches_edge: Array) -> Components:
         """Polygons of components that have been counted."""
-        return cls(polygons, census.codes, census.pixels, census.confidence_sum, census.confidence_min, touches_edge)
-
-    @classmethod
-    def concatenate(cls, parts: Sequence[Components]) -> Components:
-        """All components of all parts."""
-        return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in cls.__dataclass_fields__))
+        counted = {name: getattr(census, name) for name in Census.__dataclass_fields__}
+        return cls(**counted, polygons=polygons, touches_edge=touches_edge)

@@ -11,8 +11,7 @@ from geoseg.vector.absorb import Borders, absorb, too_small, unite
 from geoseg.vector.arcs import Arcs, at_tips, first_of_group, meets, sides_in
 from geoseg.vector.block import LooseEnds, straying, touching_edge
 from geoseg.vector.chain import chain
-from geoseg.vector.features import Components
-from geoseg.vector.trace import Census
+from geoseg.vector.features import Census, Components
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -51,7 +50,7 @@ def join_blocks(parts: Sequence[LooseEnds], drawing: Drawing) -> Components:
     both = _squared(both, both_raw, census.codes, objects, drawing)
     wanted = np.flatnonzero(shown)
     at_edge = _any(pieces.at_edge, owner) | touching_edge(raw, census.codes)
-    return Components.of_census(drawing.polygons(both, wanted), census.select(wanted), at_edge[wanted])
+    return Components.of_census(census.select(wanted), drawing.polygons(both, wanted), at_edge[wanted])
 
 
 class _Pieces:

@@ -12,6 +12,7 @@ from geoseg.legend import NODATA
 from geoseg.vector.absorb import Limits
 from geoseg.vector.arcs import twice_area
 from geoseg.vector.measure import pixel_area_m2
+from geoseg.vector.network import RoadRule
 from geoseg.vector.rings import polygons_of_arcs
 from geoseg.vector.simplify import cut_corners, simplify
 from geoseg.vector.square import SquareRule, square
@@ -44,11 +45,13 @@ class TidyRule:
     """Corners that cut off less than this squared, in pixels, are taken away (Visvalingam and Whyatt 1993)."""
     square: SquareRule | None = field(default_factory=SquareRule)
     """How objects are made regular; None leaves them as pixels drew them."""
+    centrelines: RoadRule | None = field(default_factory=RoadRule)
+    """What makes a network of the middle lines of roads; None draws none."""
 
     @classmethod
     def none(cls) -> TidyRule:
         """The polygons of the pixels themselves."""
-        return cls(0, 0, 0, None)
+        return cls(0, 0, 0, None, None)
 
 
 @dataclass(frozen=True)

@@ -2,53 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from geoseg.vector.arcs import OUTSIDE, Arcs, follow, groups_of, lowest_of
+from geoseg.vector.features import Census
 
 if TYPE_CHECKING:
     from geoseg.frame import Box
 
 Array = np.ndarray[Any, Any]
-
-
-@dataclass(frozen=True)
-class Census:
-    """What is known of components, one entry a component in every array."""
-
-    codes: Array
-    """Class codes, uint8."""
-    pixels: Array
-    """Number of pixels, int64."""
-    confidence_sum: Array
-    """Sum of the confidence in percent, int64."""
-    confidence_min: Array
-    """Smallest confidence in percent, uint8."""
-
-    def __len__(self) -> int:
-        """Number of components."""
-        return len(self.codes)
-
-    def select(self, at: Array) -> Census:
-        """The components at an index or boolean array."""
-        return Census(*(getattr(self, name)[at] for name in self.__dataclass_fields__))
-
-    def merged(self, owner: Array) -> Census:
-        """(n,) as before: what `owner` holds of others is counted with the owner, and they hold nothing."""
-        lowest = np.full(len(self), 255, np.uint8)
-        np.minimum.at(lowest, owner, self.confidence_min)
-        pixels, confidence = np.zeros(len(self), np.int64), np.zeros(len(self), np.int64)
-        np.add.at(pixels, owner, self.pixels)
-        np.add.at(confidence, owner, self.confidence_sum)
-        return Census(self.codes, pixels, confidence, lowest)
-
-    @classmethod
-    def concatenate(cls, parts: list[Census]) -> Census:
-        """All components of all parts."""
-        return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in cls.__dataclass_fields__))
 
 
 def components_of(codes: Array, confidence: Array) -> tuple[Array, Census]:

@@ -22,7 +22,7 @@ from geoseg.scene.info import open_dataset
 from geoseg.segment import read_preview
 from geoseg.vector.measure import pixel_area_m2
 from geoseg.workflow.folder import json_text
-from geoseg.write import RasterSpec, RunRecord, stac_catalog, stac_item, write_cog, write_project, write_text
+from geoseg.write import Project, RasterSpec, RunRecord, stac_catalog, stac_item, write_cog, write_project, write_text
 from geoseg.write.qgis import pixel_stretch
 from geoseg.write.stac import tiff_datetime
 from geoseg.write.style import classes_qml, confidence_qml
@@ -78,17 +78,18 @@ def write_qgis(prepared: Prepared, job: SegmentJob, out: Path) -> Path:
     """project.qgs: the scene below, rasters switched off, polygons on top."""
     shown, seen = read_preview(job)
     gpkg = out / "features.gpkg"
-    write_project(
-        out / "project.qgs",
-        scene=Path(prepared.scene.info.path).resolve(),
-        band_order_rgb=rgb_source(prepared.scene).bands,
+    scene = Path(prepared.scene.info.path)
+    project = Project(
+        title=scene.stem,
+        frame=prepared.scene.frame,
+        legend=prepared.bundle.legend,
+        scene=scene.resolve(),
+        bands_rgb=rgb_source(prepared.scene).bands,
         rasters={"classes": out / "classes.tif", "confidence": out / "confidence.tif"},
         gpkg=gpkg if gpkg.exists() else None,
-        legend=prepared.bundle.legend,
-        frame=prepared.scene.frame,
-        title=Path(prepared.scene.info.path).stem,
         stretch=pixel_stretch(shown[:, seen], prepared.scene.nodata),
     )
+    write_project(out / "project.qgs", project)
     return out / "project.qgs"
 
 

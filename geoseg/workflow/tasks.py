@@ -89,10 +89,8 @@ class SceneTasks:
         """Outline each block of the class raster; then what crosses seams, and the files."""
         folder = self.stage.with_name(f"{self.stage.name}-outlines")
         legend = self.job.bundle.legend
-        job = VectorJob(
-            self.stage / "classes.tif", self.stage / "confidence.tif", legend, tidy_rule(self.settings),
-            folder,
-        )  # fmt: skip
+        classes, confidence = (self.stage / name for name in ("classes.tif", "confidence.tif"))
+        job = VectorJob(classes, confidence, legend, tidy_rule(self.settings), folder)
         tasks = [
             Task(f"outline-{self.run}-{box.row}-{box.col}", outline, (job, box), after)
             for box in blocks_of(self.job.grid.shape)
@@ -166,7 +164,7 @@ def mosaic(job: SegmentJob, name: str, stage: Path) -> Product:
 def outline(job: VectorJob, box: Box) -> Product:
     """Make polygons of a block of the class raster."""
     watch = Stopwatch()
-    with watch("vectorize"), _places:
+    with watch("vectorize"):
         job.outline(box)
         return_memory()
     return Product(watch.seconds, Receipt((0, 0)))
@@ -179,7 +177,7 @@ def polygons(job: VectorJob, formats: Sequence[str], stage: Path) -> Product:
         layers = job.layers()
         for name in formats:
             write_layers(layers, stage, "features", name)
-        features = job.count(layers)
+        features = job.count()
     return Product(watch.seconds, Receipt((0, 0)), features)
 
 

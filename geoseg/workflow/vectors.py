@@ -7,6 +7,7 @@ import threading
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,7 @@ from geoseg.vector import Drawing, TidyRule, blocks_of, join_blocks, measure, ou
 from geoseg.vector.centreline import HALO, Pieces, thin
 from geoseg.vector.network import RoadRule, centreline_layer, connect
 from geoseg.vector.square import SquareRule
-from geoseg.workflow.outlines import (
+from geoseg.workflow.spill import (
     arrays_of,
     loose_ends_of,
     spill_arrays,
@@ -101,17 +102,29 @@ class VectorJob:
         inside = box.slices(around)
         drawing = Drawing.of(self.rule, self.legend, frame)
         finished, left = outline_block(codes[inside], confidence[inside], box, frame.shape, drawing)
-        self._spill(_part(box), finished, frame)
+        self._spill(_part(box), finished)
         spill_arrays(self.folder, _part(box), arrays_of(left))
 
+    @cached_property
+    def _frame(self) -> Frame:
+        return inspect_scene(self.classes).frame
+
+    @property
+    def boxes(self) -> list[Box]:
+        """The blocks, in the order of their features."""
+        return blocks_of(self._frame.shape)
+
+    @property
+    def _parts(self) -> list[str]:
+        """Where features lie, in their order: what crosses seams comes last."""
+        return [*map(_part, self.boxes), _ACROSS]
+
     def layers(self) -> list[Layer]:
-        """The layers of the whole raster, once all its blocks have been outlined; what crosses seams comes last."""
-        frame = inspect_scene(self.classes).frame
-        parts = [_part(box) for box in blocks_of(frame.shape)]
-        left = [loose_ends_of(spilled_arrays(self.folder, part)) for part in parts]
-        self._spill(_ACROSS, join_blocks(left, Drawing.of(self.rule, self.legend, frame)), frame)
-        polygons = [self._layer(entry, frame, [*parts, _ACROSS]) for entry in self.legend.foreground]
-        return [*polygons, *(self._centrelines(entry, frame) for entry in self._lines)]
+        """The layers of the whole raster, once all its blocks have been outlined."""
+        left = [loose_ends_of(spilled_arrays(self.folder, _part(box))) for box in self.boxes]
+        self._spill(_ACROSS, join_blocks(left, Drawing.of(self.rule, self.legend, self._frame)))
+        polygons = [self._layer(entry) for entry in self.legend.foreground]
+        return [*polygons, *(self._centrelines(entry) for entry in self._lines)]
 
     @property
     def names(self) -> list[str]:
@@ -120,40 +133,38 @@ class VectorJob:
 
     @property
     def _lines(self) -> list[ClassEntry]:
-        """The classes whose middle lines are drawn: none where polygons are to be those of the pixels."""
-        return [] if self.rule == RAW else [entry for entry in self.legend.foreground if entry.kind == "line"]
+        """The classes whose middle lines are drawn."""
+        return [entry for entry in self.legend.foreground if entry.kind == "line" and self.rule.centrelines]
 
     def _halo(self, box: Box) -> Box:
         halo = HALO if self._lines else 0
         return Box(box.row - halo, box.col - halo, box.height + 2 * halo, box.width + 2 * halo)
 
-    def _centrelines(self, entry: ClassEntry, frame: Frame) -> Layer:
+    def _centrelines(self, entry: ClassEntry) -> Layer:
         """The middle lines of a class, from what all blocks thinned."""
-        pieces = [
-            Pieces(**spilled_arrays(self.folder, _lines_of(entry, box))) for box in blocks_of(frame.shape)
-        ]  # fmt: skip
-        gsd_m = frame.gsd_m or (1.0, 1.0)
-        network = connect(pieces, RoadRule(), float(np.sqrt(gsd_m[0] * gsd_m[1])), frame.shape)
-        return Layer.of(entry.name + CENTERLINE, centreline_layer(network, frame, entry), self.legend)
+        pieces = [Pieces(**spilled_arrays(self.folder, _lines_of(entry, box))) for box in self.boxes]
+        height_m, width_m = self._frame.gsd_m or (1.0, 1.0)
+        rule = self.rule.centrelines or RoadRule()
+        network = connect(pieces, rule, float(np.sqrt(height_m * width_m)), self._frame.shape)
+        return Layer.of(entry.name + CENTERLINE, centreline_layer(network, self._frame, entry), self.legend)
 
-    def count(self, layers: list[Layer]) -> dict[str, dict[str, float | int | None]]:
-        """By layer: how many features, how large together, how large in the middle; None where that is not known."""
-        parts = [*(_part(box) for box in blocks_of(inspect_scene(self.classes).frame.shape)), _ACROSS]
-        polygons = [layer.name for layer in layers if layer.geometry == "Polygon"]
-        return {name: summary(spilled_column(self.folder, parts, name, "area_m2")) for name in polygons}
+    def count(self) -> dict[str, dict[str, float | int | None]]:
+        """By layer of polygons: how many, how large together, how large in the middle; None where that is not known."""
+        names = [entry.name for entry in self.legend.foreground]
+        return {name: summary(spilled_column(self.folder, self._parts, name, "area_m2")) for name in names}
 
-    def _spill(self, part: str, components: Components, frame: Frame) -> None:
-        measured = measure(components, frame, self.legend)
+    def _spill(self, part: str, components: Components) -> None:
+        measured = measure(components, self._frame, self.legend)
         if self.confidence is None:
             unknown = {"confidence": float("nan"), "confidence_min": float("nan")}
             measured = {name: layer.assign(**unknown) for name, layer in measured.items()}
         spill_features(self.folder, part, [Layer.of(name, rows, self.legend) for name, rows in measured.items()])
 
-    def _layer(self, entry: ClassEntry, frame: Frame, parts: list[str]) -> Layer:
+    def _layer(self, entry: ClassEntry) -> Layer:
         def batches() -> Iterator[pa.RecordBatch]:
-            return spilled_features(self.folder, parts, entry.name)
+            return spilled_features(self.folder, self._parts, entry.name)
 
-        return Layer(entry.name, entry, schema_of(columns_of(entry.kind)), frame.crs, batches)
+        return Layer(entry.name, entry, schema_of(columns_of(entry.kind)), self._frame.crs, batches)
 
     def _read(self, info: SceneInfo, box: Box) -> tuple[Array, Array]:
         """Codes, nodata as 255, and confidence; without confidence the codes stand in its place."""
@@ -215,14 +226,14 @@ def vectorize(  # noqa: PLR0913  # keywords, each an option of the command
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", suffix=".partial", dir=out.parent) as folder:
         job = replace(job, confidence=confidence, folder=Path(folder))
-        _outline_all(job, info.frame.shape, workers)
+        _outline_all(job, workers)
         return write_layers(job.layers(), out.parent, out.stem, kind)
 
 
-def _outline_all(job: VectorJob, shape: tuple[int, int], workers: int) -> None:
+def _outline_all(job: VectorJob, workers: int) -> None:
     from geoseg.runtime import Task, open_runner, run_tasks  # noqa: PLC0415  # Dask, where workers are wanted
 
-    tasks = [Task(f"outline-{_part(box)}", job.outline, (box,)) for box in blocks_of(shape)]
+    tasks = [Task(f"outline-{_part(box)}", job.outline, (box,)) for box in job.boxes]
     with open_runner(workers=workers) as runner:
         for _ in run_tasks([tasks], runner):
             pass

@@ -2,7 +2,7 @@
 
 from geoseg.write.atomic import replacing, sweep_partials, write_text
 from geoseg.write.layer import Layer
-from geoseg.write.qgis import write_project
+from geoseg.write.qgis import Project, write_project
 from geoseg.write.raster import RasterSpec, read_legend, write_block, write_cog
 from geoseg.write.stac import RunRecord, stac_catalog, stac_item, tiff_datetime
 from geoseg.write.style import classes_qml, confidence_qml
@@ -11,6 +11,7 @@ from geoseg.write.vector import FORMATS, write_layers
 __all__ = [
     "FORMATS",
     "Layer",
+    "Project",
     "RasterSpec",
     "RunRecord",
     "classes_qml",

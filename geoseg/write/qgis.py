@@ -59,35 +59,39 @@ class _Layer:
         return f"{word}_{uuid.uuid5(uuid.NAMESPACE_URL, self.source).hex}"
 
 
-def write_project(  # noqa: PLR0913  # the parts of a project are these
-    out: Path,
-    *,
-    scene: Path,
-    band_order_rgb: tuple[int, int, int],
-    rasters: Mapping[str, Path],
-    gpkg: Path | None,
-    legend: Legend,
-    frame: Frame,
-    title: str,
-    stretch: Stretch | None = None,
-) -> None:
+@dataclass(frozen=True)
+class Project:
+    """What a project shows."""
+
+    title: str
+    frame: Frame
+    legend: Legend
+    scene: Path
+    bands_rgb: tuple[int, int, int]
+    """Bands of the scene, from 1, shown as red, green, blue."""
+    rasters: Mapping[str, Path]
+    """`classes` and `confidence`, either may be missing; both are switched off at first."""
+    gpkg: Path | None = None
+    """Its layers lie on top."""
+    stretch: Stretch | None = None
+    """(lowest, highest) value drawn for each of the three bands; if None, 2 % are cut at each end of a sample."""
+
+
+def write_project(out: Path, project: Project) -> None:
     """Write a project (`.qgs`) that QGIS 3.22 and later open on the scene with all layers styled.
 
-    band_order_rgb: bands (from 1) shown as red, green, blue; rasters: `classes` and `confidence`, either may be
-    missing, both are switched off at first; gpkg: its layers lie on top. Paths are stored relative to `out`, so that
-    the folder can be moved. stretch: (lowest, highest) value drawn for each of the three bands; if None, 2 % are cut
-    at each end of a sample. Raises SceneError where the scene cannot be read, EnvironmentFault where `out` cannot be
-    written.
+    Paths are stored relative to `out`, so that the folder can be moved. Raises SceneError where the scene cannot be
+    read, EnvironmentFault where `out` cannot be written.
     """
-    base = out.parent
-    layers = list(_vector_layers(gpkg, base, legend)) if gpkg is not None else []
+    base, legend, scene = out.parent, project.legend, project.scene
+    layers = list(_vector_layers(project.gpkg, base, legend)) if project.gpkg is not None else []
     renderers = {"classes": classes_renderer(legend, _CLASSES_OPACITY), "confidence": confidence_renderer()}
     for name, renderer in renderers.items():
-        if name in rasters:
-            layers.append(_raster_layer(name, rasters[name], base, renderer, checked=False))
-    drawn = scene_renderer(band_order_rgb, stretch or scene_stretch(scene, band_order_rgb))
+        if name in project.rasters:
+            layers.append(_raster_layer(name, project.rasters[name], base, renderer, checked=False))
+    drawn = scene_renderer(project.bands_rgb, project.stretch or scene_stretch(scene, project.bands_rgb))
     layers.append(_raster_layer(scene.stem, scene, base, drawn, checked=True))
-    root = _project(layers, frame, title)
+    root = _project(layers, project.frame, project.title)
     ET.indent(root, " ")
     write_text(out, ET.tostring(root, encoding="unicode", xml_declaration=False) + "\n")
 

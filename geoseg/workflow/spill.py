@@ -15,7 +15,7 @@ import pyarrow as pa
 from geoseg.frame import Box
 from geoseg.vector import LooseEnds
 from geoseg.vector.arcs import Arcs
-from geoseg.vector.trace import Census
+from geoseg.vector.features import Census
 from geoseg.write import Layer, replacing
 
 if TYPE_CHECKING:
