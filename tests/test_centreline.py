@@ -125,6 +125,22 @@ def test_next_to_nothing_is_no_network(road: np.ndarray) -> None:
     assert layer.crs == UTM
 
 
+def test_holes_that_polygons_close_make_no_ring_either() -> None:
+    road = streets((50, 20, 20, 100))
+    road[56:63, 60:67] = False  # 49 pixels
+    box = Box(0, 0, *road.shape)
+    for hole_px, edges in ((0, 4), (50, 1)):
+        network = connect([thin(road, box, box, hole_px)], RoadRule(), 1.0, road.shape)
+        assert len(network) == edges
+
+
+def test_roads_too_small_for_a_polygon_have_no_line() -> None:
+    road = streets((50, 20, 5, 20), (80, 20, 5, 60))
+    assert len(network_of(road, rule=RoadRule(least_m2=50))) == 2
+    assert len(network_of(road, rule=RoadRule(least_m2=150))) == 1
+    assert len(network_of(road, rule=RoadRule(least_m2=400))) == 0
+
+
 def test_roads_that_leave_the_scene_reach_its_edge() -> None:
     [line] = lines_of(network_of(streets((50, 0, 9, 160))))
     assert line.bounds[0] == pytest.approx(0, abs=0.6)

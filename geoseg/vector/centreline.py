@@ -17,7 +17,7 @@ HALO = 128
 this wide are thinned alike whatever lies further away."""
 
 _HOLE_PX = 16
-"""Smaller holes, such as cars and crowns of trees, make no ring."""
+"""Smaller holes, such as cars and crowns of trees, make no ring, whatever polygons do with them."""
 
 _STEPS = ((0, 1), (1, 0), (1, 1), (1, -1))
 """From a pixel to those neighbours that come after it, row by row."""
@@ -35,10 +35,11 @@ class Pieces:
     """(m, 2) int32: which pixels follow each other along a line; places in `pixels`."""
 
 
-def thin(road: Array, box: Box, inside: Box) -> Pieces:
+def thin(road: Array, box: Box, inside: Box, hole_px: float = 0) -> Pieces:
     """The middle lines of the road pixels of a block.
 
     road: (h, w) bool, what lies in `box`, which reaches `HALO` beyond `inside`, the block, as far as there is a scene.
+    Holes below `hole_px` pixels are closed first (below 16 always, from `HALO` on never, since no block need see them).
     Each link belongs to the block in which its first pixel lies, so that the links of all blocks are those of one pass.
     Zhang and Suen (1984).
     """
@@ -47,7 +48,7 @@ def thin(road: Array, box: Box, inside: Box) -> Pieces:
     from scipy.ndimage import distance_transform_edt  # noqa: PLC0415
     from skimage.morphology import skeletonize  # noqa: PLC0415
 
-    road = _without_holes(road)
+    road = _without_holes(road, min(max(hole_px, _HOLE_PX), HALO))
     lines = skeletonize(road)  # type: ignore[no-untyped-call]
     # To the nearest pixel beside the road; roads go on beyond the scene.
     width = distance_transform_edt(np.pad(road, 1, mode="edge"))[1:-1, 1:-1]
@@ -77,12 +78,12 @@ def _links(lines: Array, own: Array, number: Array, step: tuple[int, int]) -> Ar
     return np.stack([number[first][linked], number[second][linked]], axis=1)
 
 
-def _without_holes(road: Array) -> Array:
-    """The road with its small holes filled."""
+def _without_holes(road: Array, least_px: float) -> Array:
+    """The road with its small holes filled, those at the edge of the window left out."""
     from scipy.ndimage import label  # noqa: PLC0415
 
     holes, count = label(~road)
-    small = np.bincount(holes.ravel(), minlength=count + 1) < _HOLE_PX
+    small = np.bincount(holes.ravel(), minlength=count + 1) < least_px
     for edge in (holes[0], holes[-1], holes[:, 0], holes[:, -1]):
         small[edge] = False
     small[0] = False

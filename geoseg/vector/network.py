@@ -41,6 +41,8 @@ class RoadRule:
     """Gaps between two dead ends are bridged up to here, such as below crowns of trees."""
     bridge_deg: float = 30.0
     """By how much both roads may turn at a bridge."""
+    least_m2: float = 0.0
+    """Networks of roads that cover less are left out, as their polygons are."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,8 @@ def connect(pieces: Sequence[Pieces], rule: RoadRule, pixel_m: float, shape: tup
 
     Dead ends shorter than the road is wide where they begin are spurs and go; crossings that fell apart are put
     together; lines end where the road ends; gaps between dead ends that point at each other are bridged; edges are
-    smooth. Networks hardly longer than the road is wide are left out. pixel_m: the side of a pixel on the ground.
+    smooth. Networks hardly longer than the road is wide, or smaller than the rule allows, are left out. pixel_m: the
+    side of a pixel on the ground.
     """
     lines = _Lines.of(pieces)
     while True:
@@ -81,7 +84,7 @@ def connect(pieces: Sequence[Pieces], rule: RoadRule, pixel_m: float, shape: tup
         if not spurs.any():
             break
         lines = lines.without(edges.links_of(spurs))
-    edges = edges.select(~edges.specks()).extended(shape).crossed().smoothed()
+    edges = edges.select(~edges.specks(rule.least_m2 / pixel_m**2)).extended(shape).crossed().smoothed()
     network = _bridged(edges, rule, pixel_m)
     return _ordered(network)
 
@@ -163,6 +166,12 @@ class _Edges:
         widths: Array = self.half_width[np.stack([self.ends[:-1], self.ends[1:] - 1], axis=1)]
         return widths
 
+    @property
+    def widths(self) -> Array:
+        """(e,): the mean width of the road along each edge."""
+        sizes = np.diff(self.ends)
+        return 2 * np.add.reduceat(self.half_width, self.ends[:-1]) / sizes if len(sizes) else np.empty(0)
+
     def lengths(self) -> Array:
         step = np.hypot(*np.diff(self.xy, axis=0, append=self.xy[-1:]).T)
         step[self.ends[1:] - 1] = 0
@@ -197,15 +206,16 @@ class _Edges:
         short[longest[left[junction[longest]] == 0]] = False
         return short
 
-    def specks(self) -> Array:
-        """(e,) bool: edges of networks that are hardly longer than the road is wide."""
+    def specks(self, least_px2: float) -> Array:
+        """(e,) bool: edges of networks that are hardly longer than the road is wide, or cover less."""
         group = first_of_group(self.tips, self.nodes)[self.start]
         # Dead ends were thinned by half a width.
         cut = np.where(self.degree[self.tips] == _DEAD_END, self.tip_widths, 0).sum(axis=1)
         total = np.bincount(group, self.lengths() + cut, self.nodes)
         widest = np.zeros(self.nodes)
         np.maximum.at(widest, np.repeat(group, np.diff(self.ends)), self.half_width)
-        speck: Array = (total < _SPECK * 2 * widest)[group]
+        area_px2 = np.bincount(group, (self.lengths() + cut) * self.widths, self.nodes)
+        speck: Array = ((total < _SPECK * 2 * widest) | (area_px2 < least_px2))[group]
         return speck
 
     def extended(self, shape: tuple[int, int]) -> _Edges:
@@ -267,7 +277,7 @@ def _bridged(edges: _Edges, rule: RoadRule, pixel_m: float) -> Network:
     lines = shapely.linestrings(edges.xy, indices=np.repeat(np.arange(len(sizes)), sizes))
     simple = shapely.simplify(lines, _SIMPLIFY_PX)
     xy, index = shapely.get_coordinates(simple, return_index=True)
-    width = np.add.reduceat(edges.half_width, edges.ends[:-1]) / sizes * 2 if len(sizes) else np.empty(0)
+    width = edges.widths
     ends = np.concatenate([[0], np.cumsum(np.bincount(index, minlength=len(sizes)))])
     used, number = np.unique(edges.tips, return_inverse=True)
     start, end = number.reshape(-1, 2).T

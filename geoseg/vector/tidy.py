@@ -48,6 +48,10 @@ class TidyRule:
     centrelines: RoadRule | None = field(default_factory=RoadRule)
     """What makes a network of the middle lines of roads; None draws none."""
 
+    def least_area_m2(self, name: str) -> float:
+        """The smallest polygon of the class of this name."""
+        return _limit(self.min_area_m2, name)
+
     @classmethod
     def none(cls) -> TidyRule:
         """The polygons of the pixels themselves."""
@@ -81,7 +85,7 @@ class Drawing:
                 continue
             shown[entry.code] = True
             objects[entry.code] = entry.kind == "object"
-            area[entry.code] = _limit(rule.min_area_m2, entry.name) / pixel_m2
+            area[entry.code] = rule.least_area_m2(entry.name) / pixel_m2
             hole[entry.code] = _limit(rule.min_hole_m2, entry.name) / pixel_m2
         limits = Limits(area, hole, background)
         return cls(shown, objects, limits, rule.tolerance_px, rule.square, frame.gsd_m or (1.0, 1.0))

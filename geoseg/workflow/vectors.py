@@ -96,11 +96,11 @@ class VectorJob:
         frame = info.frame
         around = self._halo(box) & frame.box
         codes, confidence = self._read(info, around)
+        drawing = Drawing.of(self.rule, self.legend, frame)
         for entry in self._lines:
-            pieces = thin(codes == entry.code, around, box)
+            pieces = thin(codes == entry.code, around, box, drawing.limits.hole[entry.code])
             spill_arrays(self.folder, _lines_of(entry, box), arrays_of(pieces))
         inside = box.slices(around)
-        drawing = Drawing.of(self.rule, self.legend, frame)
         finished, left = outline_block(codes[inside], confidence[inside], box, frame.shape, drawing)
         self._spill(_part(box), finished)
         spill_arrays(self.folder, _part(box), arrays_of(left))
@@ -144,7 +144,7 @@ class VectorJob:
         """The middle lines of a class, from what all blocks thinned."""
         pieces = [Pieces(**spilled_arrays(self.folder, _lines_of(entry, box))) for box in self.boxes]
         height_m, width_m = self._frame.gsd_m or (1.0, 1.0)
-        rule = self.rule.centrelines or RoadRule()
+        rule = replace(self.rule.centrelines or RoadRule(), least_m2=self.rule.least_area_m2(entry.name))
         network = connect(pieces, rule, float(np.sqrt(height_m * width_m)), self._frame.shape)
         return Layer.of(entry.name + CENTERLINE, centreline_layer(network, self._frame, entry), self.legend)
 
