@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from geoseg.errors import EnvironmentFault, RunFolderError, SceneError, UsageError
-from geoseg.workflow.folder import Claim, claimed, describe_outputs, write_manifest
+from geoseg.workflow.folder import Claim, claimed, clear_finished, describe_outputs, write_manifest
 from geoseg.workflow.key import code_sha256, differences, key_id
 from geoseg.workflow.lock import Owner
 from geoseg.workflow.verify import verify_run
@@ -519,6 +519,12 @@ def test_killed_at_any_step_a_folder_holds_one_run_or_none_and_the_next_mends_it
             assert found in (OLD, NEW)
         seen.add(("old" if found == OLD else "new") if (out / "run.json").exists() else "none")
         twin = shutil.copytree(out, tmp_path / "twins" / out.name)
+        cleared = shutil.copytree(out, tmp_path / "cleared" / out.name)
+        clear_finished(cleared)
+        if (out / "run.json").exists() and found == NEW:
+            assert texts(cleared) == {**NEW, "notes.txt": "precious"}
+        elif not (out / "run.json").exists():
+            assert texts(cleared) == texts(out)
         replace_run(out)
         assert texts(out) == {**NEW, "notes.txt": "precious"}
         assert verify_run(out) == []
@@ -528,6 +534,20 @@ def test_killed_at_any_step_a_folder_holds_one_run_or_none_and_the_next_mends_it
         assert texts(twin) == {**expected, "notes.txt": "precious"}
         assert not list(twin.glob(".*"))
     assert seen == {"old", "none", "new"}
+
+
+def test_work_is_cleared_of_a_finished_run_alone_and_of_none_that_is_at_work(tmp_path: Path) -> None:
+    with claimed(tmp_path, overwrite=False) as claim:
+        begin(claim)
+        (claim.stage / "classes.tif").write_text("new")
+        write_manifest(tmp_path, {"outputs": describe_outputs(tmp_path, claim.publish())})
+        clear_finished(tmp_path)
+        assert claim.stage.exists(), "its run clears up itself"
+        claim.finish()
+    unfinished(tmp_path)
+    work = texts(tmp_path)
+    clear_finished(tmp_path)
+    assert texts(tmp_path) == work, "it can be gone on with"
 
 
 @pytest.mark.slow

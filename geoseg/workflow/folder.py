@@ -18,9 +18,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from geoseg.errors import InputError, RunFolderError, UsageError
+from geoseg.errors import EnvironmentFault, InputError, RunFolderError, UsageError
 from geoseg.workflow.key import canonical, differences_in_words, key_id
-from geoseg.workflow.lock import Owner, locked, writing_to
+from geoseg.workflow.lock import LOCK, Owner, locked, writing_to
 from geoseg.write import write_text
 
 if TYPE_CHECKING:
@@ -167,6 +167,19 @@ def _left_in_order(claim: Claim, owner: Owner) -> Iterator[Claim]:
                 claim.end(error)
 
 
+def clear_finished(out: Path) -> None:
+    """Delete the work that a finished run left when it was killed after its run.json; not that of a run at work there.
+
+    Work with which an unfinished run could go on stays.
+    """
+    work = out / _WORK
+    over = (work / _MOVING).exists() or not _works(out)
+    if over and (out / MANIFEST).exists() and (out / LOCK).exists():
+        # Who holds the lock clears up itself; and the run is finished also where nothing can be deleted.
+        with suppress(EnvironmentFault), locked(out, Owner.this_process()), writing_to(out):
+            _drop(work)
+
+
 def refuse_inputs(out: Path, inputs: Sequence[Path]) -> None:
     """Raise UsageError where a run that writes to `out` would write over one of its inputs."""
     for place in (out / name for name in OUTPUT_NAMES):
@@ -236,7 +249,7 @@ def _refuse_foreign(out: Path, *, overwrite: bool) -> None:
 
 def _why_anew(out: Path, key: Mapping[str, Any], *, resume: bool) -> str | None:
     """Why the unfinished run in a folder cannot be gone on with; None where there is none."""
-    left = [folder for folder in (out / _WORK).glob("*") if _ID.fullmatch(folder.name)]
+    left = _works(out)
     if not left:
         return None
     if not resume:
@@ -245,6 +258,11 @@ def _why_anew(out: Path, key: Mapping[str, Any], *, resume: bool) -> str | None:
     if not keys:
         return f"{out} holds an unfinished run whose {_KEY} cannot be read: starting anew"
     return f"{out} holds an unfinished run with another {differences_in_words(keys[0], key)}: starting anew"
+
+
+def _works(out: Path) -> list[Path]:
+    """The folders with what unfinished runs computed."""
+    return [folder for folder in (out / _WORK).glob("*") if _ID.fullmatch(folder.name)]
 
 
 def _read_key(work: Path) -> dict[str, Any] | None:
@@ -267,8 +285,9 @@ def _sweep(root: Path, *, keep: Path | None) -> None:
 
 
 def _drop(root: Path) -> None:
-    """Delete the folder of works."""
-    _sweep(root, keep=None)
+    """Delete the folder of works; last what says that its run is finished, so that nobody takes the rest for work."""
+    _sweep(root, keep=root / _MOVING)
+    (root / _MOVING).unlink(missing_ok=True)
     with suppress(OSError):  # a worker left over from a killed run may be writing there still
         root.rmdir()
 

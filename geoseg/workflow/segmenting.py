@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from geoseg.config import Settings
 from geoseg.errors import UsageError
 from geoseg.runtime import AnyRunner, open_runner, run_tasks
-from geoseg.workflow.folder import MANIFEST, read_manifest
+from geoseg.workflow.folder import MANIFEST, clear_finished, read_manifest
 from geoseg.workflow.outputs import write_catalog
 from geoseg.workflow.prepare import Prepared, prepare
 from geoseg.workflow.progress import Progress, Silent, TileCount
@@ -75,6 +75,7 @@ def _segment_all(folders: Mapping[Path, Path], settings: Settings, call: Call) -
     found = {folder: None if call.overwrite else _finished(one, folder) for folder, one in prepared.items()}
     results = {folder: result for folder, result in found.items() if result is not None}
     for folder in results:
+        clear_finished(folder)
         call.progress.note(f"{folder} was finished before; --overwrite computes it again")
     missing = {folder: one for folder, one in prepared.items() if folder not in results}
     if missing:
