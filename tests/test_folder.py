@@ -523,6 +523,7 @@ def test_killed_at_any_step_a_folder_holds_one_run_or_none_and_the_next_mends_it
         clear_finished(cleared)
         if (out / "run.json").exists() and found == NEW:
             assert texts(cleared) == {**NEW, "notes.txt": "precious"}
+            assert not list(cleared.glob(".*"))
         elif not (out / "run.json").exists():
             assert texts(cleared) == texts(out)
         replace_run(out)

@@ -536,3 +536,15 @@ def test_centre_lines_come_with_polygons_but_for_raw_ones(tmp_path: Path) -> Non
     assert len(gpd.read_file(out, layer="road_centerline")) == 1
     [raw] = vectorize(path, tmp_path / "raw.gpkg", rule=RAW)
     assert "road_centerline" not in gpd.list_layers(raw).name.tolist()
+
+
+def test_centre_lines_are_of_the_roads_that_have_polygons(tmp_path: Path) -> None:
+    classes = np.zeros((80, 120), np.uint8)
+    classes[10:30, 5:115] = classes[60:65, 40:60] = 2  # a highway with an island, and 100 pixels of a track
+    classes[16:23, 55:62] = 0
+    path = written(tmp_path / "classes.tif", classes)
+    pixel_m2 = pixel_area_m2(frame_of(classes.shape))
+    for least, lines in ((0, 5), (120, 1)):  # the ring round the island has two sides and two ends
+        rule = TidyRule(least * pixel_m2, least * pixel_m2)
+        [out] = vectorize(path, tmp_path / f"{least}.gpkg", rule=rule)
+        assert len(gpd.read_file(out, layer="road_centerline")) == lines

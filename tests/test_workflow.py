@@ -173,11 +173,15 @@ def test_a_finished_run_is_not_overwritten_unless_told(run: Path, scene: Path, m
     assert verify_run(out) == []
 
 
-def test_the_same_run_is_not_computed_twice(run: Path, scene: Path, model: str) -> None:
+def test_the_same_run_is_not_computed_twice_and_clears_what_it_left(run: Path, scene: Path, model: str) -> None:
     settings = Settings(model=model, block=200, probabilities=True, format=("gpkg", "parquet"), min_area=4, min_hole=4)
     before = (run / "run.json").stat().st_mtime_ns
+    (run / ".geoseg-work").mkdir()  # as if it had been killed just after its run.json
+    for name in (".geoseg-work/publish.json", ".geoseg-lock"):
+        (run / name).write_text("[]")
     result = segment_scene(scene, run, settings)
     assert (run / "run.json").stat().st_mtime_ns == before
+    assert not list(run.glob(".*"))
     assert run / "classes.tif" in result.outputs
 
 
