@@ -176,7 +176,8 @@ def clear_finished(out: Path) -> None:
     over = (work / _MOVING).exists() or not _works(out)
     if over and (out / MANIFEST).exists() and (out / LOCK).exists():
         # Who holds the lock clears up itself; and the run is finished also where nothing can be deleted.
-        with suppress(EnvironmentFault), locked(out, Owner.this_process()), writing_to(out):
+        with suppress(EnvironmentFault, RunFolderError), locked(out, Owner.this_process()), writing_to(out):
+            _undo_publish(out)
             _drop(work)
 
 
