@@ -9,11 +9,13 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import geopandas as gpd
 import numpy as np
+import pyproj
 import pytest
 import rasterio
 import shapely
@@ -23,9 +25,13 @@ from scenes import Notes, smooth_pixels, write_scene
 
 from geoseg.config import Settings
 from geoseg.errors import EnvironmentFault, InputError, UsageError
+from geoseg.frame import Frame
+from geoseg.model import find_bundle
+from geoseg.vector import TidyRule
 from geoseg.workflow import open_run, segment_scene, segment_scenes, vectorize, verify_run
 from geoseg.workflow.folder import claimed
-from geoseg.workflow.vectors import RAW
+from geoseg.workflow.vectors import RAW, VectorJob
+from geoseg.write import RasterSpec, write_block, write_cog, write_layers
 
 NAMES = ("blue", "green", "red", "nir")
 
@@ -316,6 +322,66 @@ def test_outside_the_area_of_interest_all_is_nodata(model: str, scene: Path, tmp
     far.to_file(tmp_path / "far.geojson")
     with pytest.raises(InputError, match="outside of the scene"):
         segment_scene(scene, tmp_path / "no", Settings(model=model, aoi=str(tmp_path / "far.geojson")))
+
+
+def test_objects_reach_out_of_the_area_of_interest_whole_and_all_else_is_cut(tmp_path: Path) -> None:
+    codes = np.zeros((60, 80), np.uint8)
+    codes[10:26, 10:30] = 1  # a house of which the area has the left half
+    codes[30:40, 40:56] = 1  # one outside
+    codes[40:60, :] = 3  # a meadow
+    codes[28:36, 2:12] = 1  # one inside
+    legend = find_bundle("aerial").legend
+    frame = Frame((60, 80), Affine(2, 0, 593_000, 0, -2, 5_747_000), pyproj.CRS.from_epsg(32631).to_wkt())
+    for name, raster, spec in (
+        ("classes.tif", codes, RasterSpec(frame, "uint8", 255, ("class",), "mode", legend=legend)),
+        ("confidence.tif", np.full_like(codes, 80), RasterSpec(frame, "uint8", 255, ("confidence",), "average")),
+    ):
+        write_block(tmp_path / "part.tif", raster[None], frame, 255)
+        write_cog(tmp_path / name, [(tmp_path / "part.tif", frame.box, 1)], spec)
+    area = shapely.box(593_000, 5_746_880, 593_040, 5_747_000)  # the left 20 columns
+    rule = TidyRule(15, 15, 1.25)
+    found = []
+    for name, within in (("whole", None), ("cut", shapely.to_wkb(area))):
+        folder = tmp_path / name
+        folder.mkdir()
+        job = VectorJob(tmp_path / "classes.tif", tmp_path / "confidence.tif", legend, rule, folder, within)
+        for box in job.boxes:
+            job.outline(box)
+        write_layers(job.layers(), folder, "features", "gpkg")
+        found.append({n: gpd.read_file(folder / "features.gpkg", layer=n) for n in ("building", "vegetation")})
+    whole, cut = found
+    assert list(cut["building"].crosses_aoi) == [True, False]
+    assert list(cut["building"].touches_edge) == [False, False]
+    assert "crosses_aoi" not in whole["building"]
+    for polygon in cut["building"].geometry:
+        assert any(polygon.equals(other) for other in whole["building"].geometry)
+    [meadow] = cut["vegetation"].geometry
+    assert meadow.area == pytest.approx(20 * 20 * 4, rel=0.01)
+    assert meadow.within(area.buffer(0.01))
+    assert list(cut["vegetation"].touches_edge) == [True]
+
+
+@pytest.mark.slow
+def test_an_area_of_interest_takes_buildings_as_they_are_without_it(model: str, scene: Path, tmp_path: Path) -> None:
+    area = shapely.Point(593_150, 5_746_880).buffer(70)
+    gpd.GeoDataFrame(geometry=[area], crs="EPSG:32631").to_file(tmp_path / "area.gpkg")
+    plain = Settings(model=model, min_area=0, min_hole=0, simplify=0, square=False, block=100)
+    within = replace(plain, aoi=str(tmp_path / "area.gpkg"))
+    for name, settings in (("plain", plain), ("within", within), ("whole", replace(within, block=4096))):
+        segment_scene(scene, tmp_path / name, settings)
+    plain_classes, classes = (read(tmp_path / name / "classes.tif")[0] for name in ("plain", "within"))
+    seen = classes != 255
+    assert (classes[seen] == plain_classes[seen]).mean() > 0.9  # where tiles reach beyond what is looked at they differ
+    for name in ("classes.tif", "confidence.tif", "features.gpkg"):
+        assert (tmp_path / "within" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+    buildings = gpd.read_file(tmp_path / "within" / "features.gpkg", layer="building")
+    roads = gpd.read_file(tmp_path / "within" / "features.gpkg", layer="road")
+    pixels = area.buffer(1)
+    assert buildings.intersects(pixels).all()
+    assert (buildings.crosses_aoi == ~buildings.within(pixels)).mean() > 0.95
+    assert buildings.crosses_aoi.any()
+    assert roads.within(pixels).all()
+    assert verify_run(tmp_path / "within") == []
 
 
 def test_a_batch_has_a_folder_a_scene_and_a_catalog(model: str, tmp_path: Path) -> None:

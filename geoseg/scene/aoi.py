@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import shapely
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from geoseg.frame import Box, Frame
     from geoseg.scene.reading import Array, Scene
+
+Mask = np.ndarray[Any, np.dtype[np.bool_]]
 
 _MAGIC = {
     ".gpkg": b"SQLite format 3\0",
@@ -59,13 +61,27 @@ class ClippedScene:
 
     def read(self, box: Box) -> tuple[Array, Array]:
         """As the scene's, with the area's mask."""
-        frame = self.frame.crop(box)
-        area = shapely.intersection(_geometry(self.area), shapely.box(*_around(frame)))
-        if area.is_empty or area.area == 0:
+        inside = inside_area(self.area, self.frame.crop(box))
+        if not inside.any():
             return np.zeros((len(self.roles), *box.shape), self.dtype), np.zeros(box.shape, bool)
         pixels, valid = self.scene.read(box)
-        outside = geometry_mask([area], box.shape, frame.transform)
-        return pixels, valid & ~outside
+        return pixels, valid & inside
+
+
+def inside_area(area: bytes, frame: Frame) -> Mask:
+    """Which pixels of a frame have their centre in an area (WKB, in the frame's CRS): (height, width) bool."""
+    part = shapely.intersection(_geometry(area), shapely.box(*_around(frame)))
+    if part.is_empty or part.area == 0:
+        return np.zeros(frame.shape, bool)
+    inside: Mask = ~geometry_mask([part], frame.shape, frame.transform)
+    return inside
+
+
+def grown_area(area: bytes, frame: Frame, by_m: float) -> bytes:
+    """An area (WKB) and what lies within some metres of it; within as many pixels where nothing is known of metres."""
+    gsd = frame.gsd_m
+    pixels = by_m if gsd is None else by_m / max(min(gsd), 1e-9)
+    return bytes(shapely.to_wkb(shapely.buffer(shapely.from_wkb(area), pixels * frame.pixel_size)))
 
 
 def clip_scene(scene: Scene, path: str | Path) -> ClippedScene:
@@ -78,43 +94,48 @@ def clip_scene(scene: Scene, path: str | Path) -> ClippedScene:
 
 def read_area(path: Path, frame: Frame) -> shapely.Geometry:
     """The union of all polygons of a vector file, in the CRS of a frame."""
-    if path.suffix.lower() not in _SUFFIXES or not path.is_file():
-        raise InputError(f"--aoi {path} is not a file of {', '.join(_SUFFIXES)}")
-    layer = _read_layer(path)
-    if (layer.crs is None) != (frame.crs is None):
-        raise MissingCrsError(
-            f"--aoi {path}: of it and the scene one has no CRS; assign it, so that they can be matched"
-        )
-    if frame.crs is not None:
-        layer = layer.to_crs(frame.crs)
-    area = shapely.union_all(shapely.make_valid(layer.array))
+    area = shapely.union_all(read_zones(path, frame, "--aoi").geometry.array)
     if not area.area:
         raise InputError(f"--aoi {path} holds no polygon")
     return area
 
 
-def _read_layer(path: Path) -> gpd.GeoSeries:
-    """The geometries of a vector file, of which only its own content is read."""
+def read_zones(path: Path, frame: Frame, option: str) -> gpd.GeoDataFrame:
+    """The features of a vector file with their columns, valid, in the CRS of a frame; `option` names it in messages."""
+    if path.suffix.lower() not in _SUFFIXES or not path.is_file():
+        raise InputError(f"{option} {path} is not a file of {', '.join(_SUFFIXES)}")
+    layer = _read_layer(path, option)
+    if (layer.crs is None) != (frame.crs is None):
+        raise MissingCrsError(
+            f"{option} {path}: of it and the scene one has no CRS; assign it, so that they can be matched"
+        )
+    if frame.crs is not None:
+        layer = layer.to_crs(frame.crs)
+    return layer.set_geometry(shapely.make_valid(layer.geometry.array))
+
+
+def _read_layer(path: Path, option: str) -> gpd.GeoDataFrame:
+    """The features of a vector file, of which only its own content is read."""
     import geopandas as gpd  # noqa: PLC0415  # 1.5 s, and only with an area
     from pyogrio.errors import DataSourceError  # noqa: PLC0415
 
     suffix = path.suffix.lower()
     try:
         if suffix not in _MAGIC:
-            return _read_geojson(path)
+            return _read_geojson(path, option)
         with path.open("rb") as file:
             as_named = file.read(16).startswith(_MAGIC[suffix])
         if as_named:
-            return (gpd.read_parquet(path) if suffix == ".parquet" else gpd.read_file(path)).geometry
+            return gpd.read_parquet(path) if suffix == ".parquet" else gpd.read_file(path)
     except InputError:  # a ValueError, and a whole sentence already
         raise
     except (AttributeError, DataSourceError, ValueError, OSError) as error:
-        raise InputError(f"--aoi {path} cannot be read: {str(error).splitlines()[0]}") from error
-    raise InputError(f"--aoi {path} does not hold what its suffix {suffix} says; export it again")
+        raise InputError(f"{option} {path} cannot be read: {str(error).splitlines()[0]}") from error
+    raise InputError(f"{option} {path} does not hold what its suffix {suffix} says; export it again")
 
 
-def _read_geojson(path: Path) -> gpd.GeoSeries:
-    """The geometries of a GeoJSON file, read without GDAL: to it, other texts in JSON are orders to fetch something."""
+def _read_geojson(path: Path, option: str) -> gpd.GeoDataFrame:
+    """The features of a GeoJSON file, read without GDAL: to it, other texts in JSON are orders to fetch something."""
     import geopandas as gpd  # noqa: PLC0415
     from pyproj.exceptions import CRSError  # noqa: PLC0415
     from shapely.errors import ShapelyError  # noqa: PLC0415
@@ -124,11 +145,15 @@ def _read_geojson(path: Path) -> gpd.GeoSeries:
         data = json.loads(path.read_bytes())
         features = data["features"] if data["type"] == "FeatureCollection" else [data]
         features = [feature if feature["type"] == "Feature" else {"geometry": feature} for feature in features]
-        geometries = [shape(feature["geometry"]) for feature in features if feature["geometry"]]
+        there = [feature for feature in features if feature["geometry"]]
         crs = data.get("crs", {"properties": {"name": "OGC:CRS84"}})
-        return gpd.GeoSeries(geometries, crs=crs and crs["properties"]["name"])
+        columns = [dict(feature.get("properties") or {}) for feature in there]
+        geometry = [shape(feature["geometry"]) for feature in there]
+        return gpd.GeoDataFrame(columns, geometry=geometry, crs=crs and crs["properties"]["name"])
     except (AttributeError, CRSError, LookupError, TypeError, ValueError, ShapelyError) as error:
-        raise InputError(f"--aoi {path} is not GeoJSON ({type(error).__name__}: {error}); export it again") from error
+        raise InputError(
+            f"{option} {path} is not GeoJSON ({type(error).__name__}: {error}); export it again"
+        ) from error
 
 
 @lru_cache(maxsize=4)

@@ -38,6 +38,8 @@ class SegmentJob:
     blend: Blend
     folder: Path
     with_probabilities: bool = False
+    area: bytes | None = None
+    """The area of interest (WKB, in the scene's CRS), where the scene reaches beyond it for the sake of objects."""
 
     def sums_path(self, block: Block) -> Path:
         """Where `forward_block` puts what it computed."""

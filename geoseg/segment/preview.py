@@ -12,8 +12,10 @@ from math import ceil
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from affine import Affine
 
-from geoseg.frame import Box
+from geoseg.frame import Box, Frame
+from geoseg.scene.aoi import inside_area
 from geoseg.segment.job import appearing
 
 if TYPE_CHECKING:
@@ -121,7 +123,15 @@ def read_preview(job: SegmentJob) -> tuple[Array, Array]:
         at = _share(job.grid, block.box).slices(Box(0, 0, *shape))
         with np.load(job.preview_path(block)) as part:
             pixels[(slice(None), *at)], seen[at] = part["pixels"], part["seen"]
+    if job.area is not None:
+        seen &= inside_area(job.area, _reduced(job.scene.frame, shape))
     return pixels[[distinct.index(band) for band in shown]], seen
+
+
+def _reduced(frame: Frame, shape: tuple[int, int]) -> Frame:
+    """The frame of a picture of another shape."""
+    scale = Affine.scale(frame.shape[1] / shape[1], frame.shape[0] / shape[0])
+    return Frame(shape, frame.transform * scale, frame.crs)
 
 
 def _distinct(job: SegmentJob) -> list[int]:

@@ -11,6 +11,7 @@ from geoseg.blend import total_weights
 from geoseg.frame import Box
 from geoseg.labels import label, probabilities
 from geoseg.legend import NODATA
+from geoseg.scene.aoi import inside_area
 from geoseg.segment.borders import border_boxes
 
 if TYPE_CHECKING:
@@ -22,18 +23,23 @@ Array = np.ndarray[Any, Any]
 
 @dataclass(frozen=True, slots=True)
 class BlockLabels:
-    """A settled block: classes and confidence (H, W) uint8, probabilities (C, H, W) uint8 or None."""
+    """A settled block: classes and confidence (H, W) uint8, probabilities (C, H, W) uint8 or None.
+
+    beyond: (2, H, W) uint8 or None, classes and confidence where the scene reaches beyond the area of interest, too.
+    """
 
     box: Box
     classes: Array
     confidence: Array
     probabilities: Array | None
+    beyond: Array | None = None
 
     @property
     def bands(self) -> Array:
-        """All of it as one stack (bands, H, W): classes, confidence, probabilities."""
+        """All of it as one stack (bands, H, W): classes, confidence, probabilities, and both beyond the area."""
         extra = [] if self.probabilities is None else list(self.probabilities)
-        return np.stack([self.classes, self.confidence, *extra])
+        beyond = [] if self.beyond is None else list(self.beyond)
+        return np.stack([self.classes, self.confidence, *extra, *beyond])
 
 
 def settle_block(job: SegmentJob, block: Block) -> BlockLabels:
@@ -68,4 +74,10 @@ def settle_block(job: SegmentJob, block: Block) -> BlockLabels:
         at = (Box(row, col, height, width) & block.box).slices(block.box)
         for layer in (classes, confidence) if shares is None else (classes, confidence, *shares):
             layer[at] = NODATA
-    return BlockLabels(block.box, classes, confidence, shares)
+    if job.area is None:
+        return BlockLabels(block.box, classes, confidence, shares)
+    beyond = np.stack([classes, confidence])
+    outside = ~inside_area(job.area, job.scene.frame.crop(block.box))
+    for layer in (classes, confidence) if shares is None else (classes, confidence, *shares):
+        layer[outside] = NODATA
+    return BlockLabels(block.box, classes, confidence, shares, beyond)

@@ -12,10 +12,12 @@ from geoseg.vector.arcs import Arcs, meets, points_along, sides_in, sides_of
 from geoseg.vector.chain import chain
 from geoseg.vector.features import Census, Components
 from geoseg.vector.near import is_near
-from geoseg.vector.tidy import Drawing, at_nothing
+from geoseg.vector.tidy import Drawing, at_cut, at_nothing
 from geoseg.vector.trace import components_of, trace
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from geoseg.frame import Box
 
 Array = np.ndarray[Any, Any]
@@ -84,13 +86,15 @@ class _Sides:
 
 
 def outline_block(
-    codes: Array, confidence: Array, box: Box, shape: tuple[int, int], drawing: Drawing
+    rasters: Sequence[Array], box: Box, shape: tuple[int, int], drawing: Drawing
 ) -> tuple[Components, LooseEnds]:
     """The polygons of a block that no other block can change, and all that others can.
 
-    codes, confidence: (h, w) uint8, what lies in `box` of a scene of `shape`; confidence in percent.
+    rasters: codes and confidence in percent, (h, w) uint8, then any of whole numbers that are to be added up by
+    polygon; what lies in `box` of a scene of `shape`.
     """
-    numbers, census = components_of(codes, confidence)
+    codes, confidence, *further = rasters
+    numbers, census = components_of(codes, confidence, further)
     sides = _Sides(box, shape)
     seams = sides.of(numbers)
     pixels_drawn = trace(numbers, box, shape)
@@ -129,7 +133,7 @@ class _State:
         drawn, later = self._squared(outlined, loose)
         waits = self._waits(loose, later)
         finished = np.flatnonzero(self.shown & ~waits)
-        at_edge = touching_edge(raw, self.census.codes)
+        at_edge = touching_edge(raw, self.census.codes, self.drawing)
         polygons = self.drawing.polygons(drawn, finished)
         components = Components.of_census(self.census.select(finished), polygons, at_edge[finished])
         kept = ~loose & self._kept(loose, later, waits)
@@ -216,9 +220,12 @@ class _State:
         return of_waiting | beside
 
 
-def touching_edge(raw: Arcs, codes: Array) -> Array:
-    """(n,) bool: which components lie beside nodata or the outside."""
-    return sides_of(raw, at_nothing(raw, codes), len(codes))
+def touching_edge(raw: Arcs, codes: Array, drawing: Drawing) -> Array:
+    """(n,) bool: which components lie beside nodata or the outside, or are cut by the edge of an area."""
+    edge = sides_of(raw, at_nothing(raw, codes), len(codes))
+    if drawing.cut is None:
+        return edge
+    return edge | (sides_of(raw, at_cut(raw, codes, drawing), len(codes)) & ~drawing.objects[codes])
 
 
 def straying(drawn: Arcs, raw: Arcs, objects: Array, sides: _Sides | None = None) -> Array:

@@ -25,6 +25,8 @@ class Census:
     """Sum of the confidence in percent, int64."""
     confidence_min: Array
     """Smallest confidence in percent, uint8."""
+    sums: Array
+    """(n, k) int64, the sums of further rasters, such as a magnitude; k is mostly 0."""
 
     def __len__(self) -> int:
         """Number of components."""
@@ -41,7 +43,10 @@ class Census:
         pixels, confidence = np.zeros(len(self), np.int64), np.zeros(len(self), np.int64)
         np.add.at(pixels, owner, self.pixels)
         np.add.at(confidence, owner, self.confidence_sum)
-        return Census(self.codes, pixels, confidence, lowest)
+        sums = np.zeros_like(self.sums)
+        if sums.size:
+            np.add.at(sums, owner, self.sums)
+        return Census(self.codes, pixels, confidence, lowest, sums)
 
     @classmethod
     def concatenate(cls, parts: Sequence[Self]) -> Self:

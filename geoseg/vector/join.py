@@ -49,7 +49,7 @@ def join_blocks(parts: Sequence[LooseEnds], drawing: Drawing) -> Components:
     objects = shown & drawing.objects[census.codes]
     both = _squared(both, both_raw, census.codes, objects, drawing)
     wanted = np.flatnonzero(shown)
-    at_edge = _any(pieces.at_edge, owner) | touching_edge(raw, census.codes)
+    at_edge = _any(pieces.at_edge, owner) | touching_edge(raw, census.codes, drawing)
     return Components.of_census(census.select(wanted), drawing.polygons(both, wanted), at_edge[wanted])
 
 

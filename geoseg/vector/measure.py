@@ -11,6 +11,8 @@ from affine import Affine
 from geoseg.frame import Frame, parse_crs
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import geopandas as gpd
     from pyproj import Geod
 
@@ -23,11 +25,14 @@ _TRUE_SCALE = 0.01
 """Projections that stretch areas by less than this are measured in the plane, others on the ellipsoid."""
 
 
-def measure(components: Components, frame: Frame, legend: Legend) -> dict[str, gpd.GeoDataFrame]:
+def measure(
+    components: Components, frame: Frame, legend: Legend, means: Sequence[str] = ()
+) -> dict[str, gpd.GeoDataFrame]:
     """A GeoDataFrame for each foreground class, in the frame's CRS, with the columns of a polygon layer.
 
     Areas and lengths are in m2 and m, geodesic where the CRS is geographic or stretches areas; without a CRS they are
-    NaN. Rows are ordered from north to south, then west to east.
+    NaN. Rows are ordered from north to south, then west to east. `means` names columns for the means of the sums that
+    components carry.
     """
     components = components.of(entry.code for entry in legend.foreground)
     order = np.lexsort(_top_left(components.polygons).T) if len(components) else np.empty(0, int)
@@ -41,6 +46,7 @@ def measure(components: Components, frame: Frame, legend: Legend) -> dict[str, g
         "area_m2": np.round(area_m2, 3),
         "perimeter_m": np.round(perimeter_m, 3),
         "touches_edge": components.touches_edge,
+        **{name: components.sums[:, k] / np.maximum(components.pixels, 1) for k, name in enumerate(means)},
     }
     layers = {}
     for entry in legend.foreground:

@@ -27,7 +27,7 @@ def polygonize(read: Reader, shape: tuple[int, int], drawing: Drawing, block: in
     Where `drawing` changes nothing they are those of one pass over the whole, whatever the block size.
     """
     finished, left = zip(
-        *(outline_block(*read(box), box, shape, drawing) for box in blocks_of(shape, block)), strict=True
+        *(outline_block(read(box), box, shape, drawing) for box in blocks_of(shape, block)), strict=True
     )
     return Components.concatenate([*finished, join_blocks(left, drawing)])
 

@@ -72,10 +72,15 @@ class Drawing:
     square: SquareRule | None
     pixel_m: tuple[float, float]
     """(height, width) of a pixel on the ground; in any unit where nothing is known of it."""
+    cut: int | None = None
+    """The code at which components of all but objects are cut, as by nodata."""
 
     @classmethod
-    def of(cls, rule: TidyRule, legend: Legend, frame: Frame) -> Drawing:
-        """What a rule asks for where codes mean what the legend says and pixels are those of the frame."""
+    def of(cls, rule: TidyRule, legend: Legend, frame: Frame, cut: int | None = None) -> Drawing:
+        """What a rule asks for where codes mean what the legend says and pixels are those of the frame.
+
+        cut: the code of what lies outside of an area of interest, at which all but objects are cut.
+        """
         shown, objects, background = (np.zeros(256, bool) for _ in range(3))
         area, hole = np.zeros(256), np.zeros(256)
         pixel_m2 = pixel_area_m2(frame) or 1.0
@@ -88,7 +93,8 @@ class Drawing:
             area[entry.code] = rule.least_area_m2(entry.name) / pixel_m2
             hole[entry.code] = _limit(rule.min_hole_m2, entry.name) / pixel_m2
         limits = Limits(area, hole, background)
-        return cls(shown, objects, limits, rule.tolerance_px, rule.square, frame.gsd_m or (1.0, 1.0))
+        pixel_m = frame.gsd_m or (1.0, 1.0)
+        return cls(shown, objects, limits, rule.tolerance_px, rule.square, pixel_m, cut)
 
     @property
     def reach_px(self) -> float:
@@ -134,6 +140,12 @@ def _for_size(arcs: Arcs) -> Array:
 
 def _limit(given: float | Mapping[str, float], name: str) -> float:
     return given.get(name, LEAST_M2) if isinstance(given, Mapping) else given
+
+
+def at_cut(arcs: Arcs, codes: Array, drawing: Drawing) -> Array:
+    """(m,) bool: which arcs have what cuts components to a side."""
+    beside: Array = (_beside(arcs, codes) == drawing.cut).any(axis=1)
+    return beside
 
 
 def at_nothing(arcs: Arcs, codes: Array) -> Array:

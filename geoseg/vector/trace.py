@@ -10,16 +10,19 @@ from geoseg.vector.arcs import OUTSIDE, Arcs, follow, groups_of, lowest_of
 from geoseg.vector.features import Census
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from geoseg.frame import Box
 
 Array = np.ndarray[Any, Any]
 
 
-def components_of(codes: Array, confidence: Array) -> tuple[Array, Census]:
+def components_of(codes: Array, confidence: Array, further: Sequence[Array] = ()) -> tuple[Array, Census]:
     """Number the components of a raster, and count them.
 
-    codes, confidence: (h, w) uint8, a component is what pixels of one code form that share sides. Returns the numbers
-    (h, w) int32, from 0 in the order of each component's first pixel, row by row.
+    codes, confidence: (h, w) uint8, a component is what pixels of one code form that share sides; further: (h, w) of
+    whole numbers each, to be added up. Returns the numbers (h, w) int32, from 0 in the order of each component's first
+    pixel, row by row.
     """
     begins = np.ones(codes.shape, bool)
     np.not_equal(codes[:, 1:], codes[:, :-1], out=begins[:, 1:])
@@ -34,16 +37,20 @@ def components_of(codes: Array, confidence: Array) -> tuple[Array, Census]:
     number = np.empty(count, np.int32)
     number[by_place] = np.arange(count, dtype=np.int32)
     component = number[component]
-    until = np.cumsum(confidence, dtype=np.int64)
     stops = np.append(starts[1:], codes.size)
-    sums = np.diff(until[stops - 1], prepend=0)
+
+    def summed(raster: Array) -> Array:
+        until = np.cumsum(raster, dtype=np.int64)
+        return _sums(component, np.diff(until[stops - 1], prepend=0), count)
+
     lowest = np.full(count, 255, np.uint8)
     np.minimum.at(lowest, component, np.minimum.reduceat(confidence.ravel(), starts))
     census = Census(
         codes=codes.ravel()[first[by_place]],
         pixels=_sums(component, stops - starts, count),
-        confidence_sum=_sums(component, sums, count),
+        confidence_sum=summed(confidence),
         confidence_min=lowest,
+        sums=np.stack([summed(raster) for raster in further], axis=1) if further else np.empty((count, 0), np.int64),
     )
     return component[run], census
 

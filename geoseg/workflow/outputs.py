@@ -61,12 +61,22 @@ def raster_specs(job: SegmentJob) -> dict[str, tuple[int, RasterSpec]]:
     return specs
 
 
+def beyond_specs(job: SegmentJob) -> dict[str, tuple[int, RasterSpec]]:
+    """The same of rasters for polygons alone, which reach beyond the area of interest; none where there is no area."""
+    if job.area is None:
+        return {}
+    specs = raster_specs(job)
+    first = 3 + (len(job.bundle.legend.names) if job.with_probabilities else 0)
+    names = ("classes.tif", "confidence.tif")
+    return {f"beyond_{name}": (first + k, specs[name][1]) for k, name in enumerate(names)}
+
+
 def write_raster(job: SegmentJob, name: str, out: Path) -> None:
     """One of the rasters of a run from the parts, with its style.
 
     QGIS styles a raster by what lies beside it; without, its legend lists all 256 entries of the colour table.
     """
-    first, spec = raster_specs(job)[name]
+    first, spec = {**raster_specs(job), **beyond_specs(job)}[name]
     write_cog(out / name, [(job.part_path(block), block.box, first) for block in job.grid.blocks], spec)
     if name == "classes.tif":
         write_text(out / "classes.qml", classes_qml(job.bundle.legend))

@@ -13,6 +13,7 @@ from geoseg.errors import UsageError
 from geoseg.grid import Grid
 from geoseg.model import BundleEngine, EngineChoice, ModelBundle, TileFit, find_bundle, fit_to_gsd
 from geoseg.scene import ClippedScene, FileScene, Scaling, clip_scene, open_scene, parse_bands, resolve_scaling
+from geoseg.scene.aoi import grown_area
 from geoseg.scene.info import share_of_zeros
 from geoseg.segment import SegmentJob
 from geoseg.workflow.key import code_sha256
@@ -20,7 +21,11 @@ from geoseg.workflow.key import code_sha256
 if TYPE_CHECKING:
     from geoseg.blend import Blend
     from geoseg.config import Settings
+    from geoseg.frame import Frame
 
+
+OBJECTS_M = 60.0
+"""So far beyond the area of interest the scene is segmented too: objects that reach out of it are kept whole."""
 
 _MUCH_ZERO = 0.02
 """Beyond this share of pixels that are 0 in all bands the user is asked whether they are fill."""
@@ -37,7 +42,9 @@ class Prepared:
     choice: EngineChoice
     settings: Settings
     clipped: ClippedScene | None = None
-    """The scene within the area of interest, if there is one."""
+    """The scene within the area of interest, if there is one, and around it as far as objects may reach out of it."""
+    area: bytes | None = None
+    """The area of interest itself (WKB), where the scene reaches beyond it."""
     zeros: float = 0.0
     """Where no nodata is declared, the share of pixels that are 0 in all bands, and so perhaps fill."""
 
@@ -90,6 +97,7 @@ class Prepared:
             blend=cast("Blend", self.settings.blend),
             folder=folder,
             with_probabilities=self.settings.probabilities,
+            area=self.area,
         )
 
 
@@ -99,6 +107,8 @@ def prepare(path: Path, settings: Settings) -> Prepared:
     Raises what `find_bundle`, `open_scene`, `fit_to_gsd` and `Grid` raise.
     """
     bundle = find_bundle(settings.model)
+    if bundle.of_two_dates:
+        raise UsageError(f"--model: {bundle.name} compares two dates; name it to geoseg change --method siamese")
     scene = open_scene(
         path.absolute(),  # workers may run elsewhere
         bundle.needs,
@@ -106,26 +116,42 @@ def prepare(path: Path, settings: Settings) -> Prepared:
         nodata=settings.nodata,
         require_crs=not settings.force,
     )
+    fit, grid = grid_of(settings, bundle, scene.frame, name=str(path))
+    clipped = clip_scene(scene, settings.aoi) if settings.aoi else None
+    area = None
+    if clipped is not None and settings.vectors and any(entry.kind == "object" for entry in bundle.legend.classes):
+        area, grown = clipped.area, grown_area(clipped.area, scene.frame, OBJECTS_M)
+        clipped = replace(clipped, area=grown)
+    undeclared = scene.nodata is None and scene.info.mask == "none"
+    zeros = share_of_zeros(scene.info.path, scene.bands) if undeclared else 0.0
+    return Prepared(scene, bundle, fit, grid, choice_of(settings), settings, clipped, area, zeros)
+
+
+def grid_of(settings: Settings, bundle: ModelBundle, frame: Frame, *, name: str) -> tuple[TileFit, Grid]:
+    """The tiles of a frame for a model, and how large they are; `name` names the scene in messages.
+
+    Raises UsageError for a tile or an overlap that cannot be, GsdError where the model would see nothing it knows.
+    """
     tile = settings.tile or bundle.tile
     if tile % 32:
         raise UsageError(f"--tile is {tile}; the network takes multiples of 32")
-    fit = fit_to_gsd(scene.frame.gsd_m, bundle.gsd_m, tile, name=str(path), force=settings.force)
+    fit = fit_to_gsd(frame.gsd_m, bundle.gsd_m, tile, name=name, force=settings.force)
     overlap = tile // 8 if settings.overlap is None else settings.overlap
     if overlap >= tile:
         raise UsageError(f"--overlap is {overlap}; it takes 0 to {tile - 1} with tiles of {tile}")
     rows, cols = (min(round(overlap * side / tile), side - 1) for side in fit.scene)
-    grid = Grid(scene.frame.shape, fit.scene, (rows, cols), settings.block)
-    choice = EngineChoice(
+    return fit, Grid(frame.shape, fit.scene, (rows, cols), settings.block)
+
+
+def choice_of(settings: Settings) -> EngineChoice:
+    """How the network is to be run."""
+    return EngineChoice(
         engine=settings.engine,
         device=settings.device,
         precision=settings.precision,
         threads=settings.threads or _threads(settings),
         batch=settings.batch or 0,
     )
-    clipped = clip_scene(scene, settings.aoi) if settings.aoi else None
-    undeclared = scene.nodata is None and scene.info.mask == "none"
-    zeros = share_of_zeros(scene.info.path, scene.bands) if undeclared else 0.0
-    return Prepared(scene, bundle, fit, grid, choice, settings, clipped, zeros)
 
 
 def _threads(settings: Settings) -> int:
@@ -137,7 +163,8 @@ def job_key(prepared: Prepared, job: SegmentJob, engines: tuple[str, ...]) -> di
     """All that determines the bytes of a run's blocks, but for the pixels of the scene; JSON values by name."""
     record = scene_record(prepared, job)
     changing = {"path", "bytes", "modified"}
-    area = "" if prepared.clipped is None else hashlib.sha256(prepared.clipped.area).hexdigest()
+    parts = [part for part in (prepared.clipped and prepared.clipped.area, prepared.area) if part]
+    area = hashlib.sha256(b"|".join(parts)).hexdigest() if parts else ""
     return {
         "scene": record["path"],
         "bands": {name: value for name, value in record.items() if name not in changing},

@@ -35,7 +35,7 @@ from geoseg.segment import (
     write_receipt,
 )
 from geoseg.vector import blocks_of
-from geoseg.workflow.outputs import raster_specs, write_raster
+from geoseg.workflow.outputs import beyond_specs, raster_specs, write_raster
 from geoseg.workflow.vectors import VectorJob, tidy_rule
 from geoseg.write import write_block, write_layers
 
@@ -75,22 +75,27 @@ class SceneTasks:
 
     def all(self) -> list[Task]:
         """All tasks, in the order in which they should be begun."""
-        tasks = self._blocks()
+        tasks = self.blocks()
         settled = tuple(task.key for task in tasks if task.call is settle)
         names = list(raster_specs(self.job))
         mosaics = [Task(f"mosaic-{self.run}-{name}", mosaic, (self.job, name, self.stage), settled) for name in names]
         tasks += mosaics
         if self.settings.vectors:
-            after = tuple(task.key for task in mosaics)
-            tasks += self._vectors(after)
+            folder = self.stage.with_name(f"{self.stage.name}-outlines")
+            more = [
+                Task(f"mosaic-{self.run}-{name}", mosaic, (self.job, name, folder), settled)
+                for name in beyond_specs(self.job)
+            ]
+            after = tuple(task.key for task in (*mosaics, *more))
+            tasks += [*more, *self._vectors(folder, after)]
         return tasks
 
-    def _vectors(self, after: tuple[str, ...]) -> list[Task]:
+    def _vectors(self, folder: Path, after: tuple[str, ...]) -> list[Task]:
         """Outline each block of the class raster; then what crosses seams, and the files."""
-        folder = self.stage.with_name(f"{self.stage.name}-outlines")
-        legend = self.job.bundle.legend
-        classes, confidence = (self.stage / name for name in ("classes.tif", "confidence.tif"))
-        job = VectorJob(classes, confidence, legend, tidy_rule(self.settings), folder)
+        paths = [folder / name for name in beyond_specs(self.job)]
+        classes, confidence = paths or [self.stage / name for name in ("classes.tif", "confidence.tif")]
+        rule, area = tidy_rule(self.settings), self.job.area
+        job = VectorJob(classes, confidence, self.job.bundle.legend, rule, folder, area)
         tasks = [
             Task(f"outline-{self.run}-{box.row}-{box.col}", outline, (job, box), after)
             for box in blocks_of(self.job.grid.shape)
@@ -99,7 +104,7 @@ class SceneTasks:
         files = Task(f"polygons-{self.run}", polygons, (job, self.settings.format, self.stage), outlined)
         return [*tasks, files]
 
-    def _blocks(self) -> list[Task]:
+    def blocks(self) -> list[Task]:
         """Forward every block; settle each as soon as all that reach into it have been forwarded."""
         job = self.job
         last = {index: sources[-1].index for index, sources in job.grid.contributors.items()}

@@ -16,10 +16,11 @@ import numpy as np
 from geoseg.config import FORMATS
 from geoseg.errors import FrameMismatchError, InputError, UsageError
 from geoseg.frame import Box
-from geoseg.legend import NODATA, Legend
+from geoseg.legend import NODATA, ClassEntry, Legend
 from geoseg.model import find_bundle
 from geoseg.model.engine import dask_worker
 from geoseg.scene import inspect_scene
+from geoseg.scene.aoi import inside_area
 from geoseg.scene.info import read_file_mask, read_window
 from geoseg.vector import Drawing, TidyRule, blocks_of, join_blocks, measure, outline_block
 from geoseg.vector.centreline import HALO, Pieces, thin
@@ -42,11 +43,11 @@ from geoseg.write.vector import CENTERLINE, layer_files
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    import geopandas as gpd
     import pyarrow as pa
 
     from geoseg.config import Settings
     from geoseg.frame import Frame
-    from geoseg.legend import ClassEntry
     from geoseg.scene import SceneInfo
     from geoseg.vector import Components
 
@@ -73,6 +74,9 @@ class VectorJob:
     legend: Legend
     rule: TidyRule
     folder: Path
+    area: bytes | None = None
+    """The area of interest (WKB), where the rasters reach beyond it: objects that reach out of it are kept whole, all
+    else is cut."""
 
     def __post_init__(self) -> None:
         """Raise UsageError where the rule names a class that the legend does not have."""
@@ -95,19 +99,32 @@ class VectorJob:
         info = inspect_scene(self.classes)
         frame = info.frame
         around = self._halo(box) & frame.box
-        codes, confidence = self._read(info, around)
-        drawing = Drawing.of(self.rule, self.legend, frame)
+        codes, confidence, *further = self._read(info, around)
+        drawing = self._drawing
         for entry in self._lines:
             pieces = thin(codes == entry.code, around, box, drawing.limits.hole[entry.code])
             spill_arrays(self.folder, _lines_of(entry, box), arrays_of(pieces))
         inside = box.slices(around)
-        finished, left = outline_block(codes[inside], confidence[inside], box, frame.shape, drawing)
+        rasters = [raster[inside] for raster in (codes, confidence, *further)]
+        finished, left = outline_block(rasters, box, frame.shape, drawing)
         self._spill(_part(box), finished)
         spill_arrays(self.folder, _part(box), arrays_of(left))
 
     @cached_property
     def _frame(self) -> Frame:
         return inspect_scene(self.classes).frame
+
+    @property
+    def _outside(self) -> int:
+        """A code that no class has, for what lies outside of the area."""
+        return next(code for code in range(NODATA) if code not in self.legend.codes)
+
+    @cached_property
+    def _drawing(self) -> Drawing:
+        if self.area is None:
+            return Drawing.of(self.rule, self.legend, self._frame)
+        outside = ClassEntry(self._outside, "outside", "#000000", "background")
+        return Drawing.of(self.rule, Legend((*self.legend.classes, outside)), self._frame, outside.code)
 
     @property
     def boxes(self) -> list[Box]:
@@ -121,10 +138,14 @@ class VectorJob:
 
     def layers(self) -> list[Layer]:
         """The layers of the whole raster, once all its blocks have been outlined."""
-        left = [loose_ends_of(spilled_arrays(self.folder, _part(box))) for box in self.boxes]
-        self._spill(_ACROSS, join_blocks(left, Drawing.of(self.rule, self.legend, self._frame)))
+        self._join()
         polygons = [self._layer(entry) for entry in self.legend.foreground]
         return [*polygons, *(self._centrelines(entry) for entry in self._lines)]
+
+    def _join(self) -> None:
+        """Finish what crosses seams."""
+        left = [loose_ends_of(spilled_arrays(self.folder, _part(box))) for box in self.boxes]
+        self._spill(_ACROSS, join_blocks(left, self._drawing))
 
     @property
     def names(self) -> list[str]:
@@ -154,7 +175,9 @@ class VectorJob:
         return {name: summary(spilled_column(self.folder, self._parts, name, "area_m2")) for name in names}
 
     def _spill(self, part: str, components: Components) -> None:
-        measured = measure(components, self._frame, self.legend)
+        measured = measure(components, self._frame, self.legend, ("inside",) if self.area is not None else ())
+        if self.area is not None:
+            measured = {entry.name: _within(measured[entry.name], entry) for entry in self.legend.foreground}
         if self.confidence is None:
             unknown = {"confidence": float("nan"), "confidence_min": float("nan")}
             measured = {name: layer.assign(**unknown) for name, layer in measured.items()}
@@ -164,9 +187,11 @@ class VectorJob:
         def batches() -> Iterator[pa.RecordBatch]:
             return spilled_features(self.folder, self._parts, entry.name)
 
-        return Layer(entry.name, entry, schema_of(columns_of(entry.kind)), self._frame.crs, batches)
+        crosses = self.area is not None and entry.kind == "object"
+        schema = schema_of(columns_of(entry.kind, crosses_aoi=crosses))
+        return Layer(entry.name, entry, schema, self._frame.crs, batches)
 
-    def _read(self, info: SceneInfo, box: Box) -> tuple[Array, Array]:
+    def _read(self, info: SceneInfo, box: Box) -> tuple[Array, ...]:
         """Codes, nodata as 255, and confidence; without confidence the codes stand in its place."""
         codes = read_window(info.path, [1], box)[0]
         if info.nodata not in {None, NODATA} or info.mask != "none":
@@ -185,7 +210,19 @@ class VectorJob:
             raise InputError(
                 f"{self.confidence} holds more than {_SURE} where {info.path} has a class; it takes percent"
             )
-        return codes, percent
+        if self.area is None:
+            return codes, percent
+        inside = inside_area(self.area, info.frame.crop(box))
+        objects = [entry.code for entry in self.legend.classes if entry.kind == "object"]
+        cut = ~inside & (codes != NODATA) & ~np.isin(codes, objects)
+        return np.where(cut, np.uint8(self._outside), codes), percent, inside.astype(np.uint8)
+
+
+def _within(rows: gpd.GeoDataFrame, entry: ClassEntry) -> gpd.GeoDataFrame:
+    """The polygons of a class of which something lies in the area; of objects, whether something does not."""
+    inside = rows["inside"]
+    rows = rows.drop(columns="inside")
+    return rows.assign(crosses_aoi=inside < 1)[inside > 0] if entry.kind == "object" else rows
 
 
 def vectorize(  # noqa: PLR0913  # keywords, each an option of the command
