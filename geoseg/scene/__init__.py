@@ -9,6 +9,7 @@ from geoseg.scene.info import SceneInfo, inspect_scene
 from geoseg.scene.reading import ArrayScene, FileScene, Scene, mirror, open_scene, read_mirrored
 from geoseg.scene.roles import BandNeeds, assign_roles, parse_bands
 from geoseg.scene.scaling import Scaling, ScalingRule, resolve_scaling
+from geoseg.scene.stacked import StackedScene, of_dates, of_one_date
 
 __all__ = [
     "ArrayScene",
@@ -19,10 +20,13 @@ __all__ = [
     "ScalingRule",
     "Scene",
     "SceneInfo",
+    "StackedScene",
     "assign_roles",
     "clip_scene",
     "inspect_scene",
     "mirror",
+    "of_dates",
+    "of_one_date",
     "open_scene",
     "parse_bands",
     "read_mirrored",
