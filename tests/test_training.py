@@ -95,7 +95,9 @@ def config(folder):
 
 
 @pytest.mark.slow
-def test_an_interrupted_training_ends_as_an_undisturbed_one_bit_for_bit(config, tmp_path):
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_an_interrupted_training_ends_as_an_undisturbed_one_bit_for_bit(config, precision, tmp_path):
+    config = replace(config, fit=replace(config.fit, precision=precision))
     undisturbed = train(config, tmp_path / "whole")
 
     def interrupt(line):
@@ -132,6 +134,24 @@ def test_the_bundle_runs_and_its_scores_are_those_of_its_stored_weights(config, 
     assert source["places"] == ["south"]
     assert set(source) == {"places", "all_bands", "without_nir"}
     assert source["all_bands"]["pixels"] == 96 * 96 - 32  # without the unknown and the unmapped corner
+
+
+def test_a_bias_is_added_once_to_what_was_trained_and_judged(config, tmp_path):
+    plain = train(config, tmp_path)
+    head = "segmentation_head.0.bias"
+    before = load_file(tmp_path / "bundle" / "weights.safetensors")
+    biased = replace(config, fit=replace(config.fit, bias=(0.0, 50.0, 0.0, 0.0, 0.0)))
+    lines: list[str] = []
+    for _ in range(2):
+        bundle = train(biased, tmp_path, progress=lines.append)
+        after = load_file(tmp_path / "bundle" / "weights.safetensors")
+        assert torch.allclose(after[head] - before[head], torch.tensor([0.0, 50.0, 0.0, 0.0, 0.0]), atol=1e-5)
+        assert all(torch.equal(after[key], before[key]) for key in before if key != head)
+    everywhere = bundle.scores["validation"]["synthetic"]["all_bands"]["classes"]["building"]
+    assert everywhere["recall"] == 1
+    again = load_file(train(config, tmp_path).path / "weights.safetensors")
+    assert torch.allclose(again[head], before[head], atol=1e-5)
+    assert plain.sha256 != bundle.sha256
 
 
 def test_training_goes_on_from_a_bundle_and_keeps_the_last_step_if_told(config, tmp_path):
@@ -339,6 +359,7 @@ def change(path, value):
         (("fit", "steps"), 2.5, "steps is 2.5; it takes a whole number"),
         (("augment", "gsd_m"), [1, 2, 3], "gsd_m is .* two numbers"),
         (("fit", "keep"), "first", "fit.keep is 'first'; it takes best or last"),
+        (("fit", "precision"), "int8", "fit.precision is 'int8'; it takes fp32 or bf16"),
         (("fit", "window"), 100, "fit.window is 100; it takes a multiple of 32"),
         (("fit", "class_weights"), [1, 2], "has 2 numbers; it takes one for each of background, building"),
         (("fit", "class_weights"), [1, "2"], "class_weights is .*; it takes a list of numbers"),

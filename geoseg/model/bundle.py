@@ -62,6 +62,11 @@ class ModelBundle:
     path: Path | None = None
 
     @property
+    def of_two_dates(self) -> bool:
+        """Whether the network takes two dates, and so is one for `geoseg change`."""
+        return self.architecture.startswith("Siamese")
+
+    @property
     def needs(self) -> BandNeeds:
         """The band roles in channel order."""
         return BandNeeds(

@@ -16,7 +16,29 @@ from geoseg.model.bundle import ModelBundle, check_encoder, weights_path
 if TYPE_CHECKING:
     from torch import nn
 
-ARCHITECTURES = {"Unet": smp.Unet, "DeepLabV3Plus": smp.DeepLabV3Plus}
+
+class SiameseUnet(smp.Unet):  # type: ignore[misc]  # smp has no types
+    """A U-Net that sees two dates: one encoder for both, and a decoder for what its features differ by.
+
+    After FC-Siam-diff of Daudt, Le Saux and Boulch (2018), but with the sign of differences, which tells from what to
+    what. Takes the bands of the earlier date, then those of the later.
+    """
+
+    def __init__(self, *, in_channels: int, **options: Any) -> None:
+        """`in_channels`: of both dates together."""
+        if in_channels % 2:
+            raise ValueError(f"two dates have an even number of bands; there are {in_channels}")
+        super().__init__(in_channels=in_channels // 2, **options)
+
+    def forward(self, both: torch.Tensor) -> torch.Tensor:
+        """(N, 2 * bands, h, w) -> logits (N, classes, h, w)."""
+        dates = torch.cat(both.chunk(2, dim=1))  # (2 N, bands, h, w): one batch, so that both are normalised alike
+        features = [level.chunk(2) for level in self.encoder(dates)]
+        logits: torch.Tensor = self.segmentation_head(self.decoder([after - before for before, after in features]))
+        return logits
+
+
+ARCHITECTURES = {"Unet": smp.Unet, "DeepLabV3Plus": smp.DeepLabV3Plus, "SiameseUnet": SiameseUnet}
 
 
 def build_network(architecture: str, encoder: str, channels: int, classes: int, decoder: dict[str, Any]) -> nn.Module:
@@ -28,7 +50,8 @@ def build_network(architecture: str, encoder: str, channels: int, classes: int, 
     if architecture not in ARCHITECTURES:
         raise BundleError(f"no architecture {architecture!r}; there are {', '.join(ARCHITECTURES)}")
     check_encoder(encoder)
-    unknown = set(decoder) - set(signature(ARCHITECTURES[architecture].__init__).parameters)
+    plain = smp.Unet if architecture == "SiameseUnet" else ARCHITECTURES[architecture]
+    unknown = set(decoder) - set(signature(plain.__init__).parameters)
     if unknown:  # segmentation-models-pytorch would pass over them in silence
         raise BundleError(f"cannot build {architecture}: it has no option {', '.join(sorted(unknown))}")
     try:

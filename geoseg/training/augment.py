@@ -44,13 +44,15 @@ def _sample(index: SampleIndex, config: TrainConfig, step: int, place: int) -> t
     brush = np.random.default_rng((config.seed, step, place, 1))
     if brush.random() < config.augment.repaint:
         scaled = repaint(scaled, truth, config.legend, brush)
-    scaled = vary_light(scaled, config.augment, rng)
+    # Each date has a light of its own: what differs by that alone is no change.
+    dates = np.split(scaled, 2) if config.of_two_dates else [scaled]
+    scaled = np.concatenate([vary_light(date, config.augment, rng) for date in dates])
     if rng.random() < config.augment.cutout:
         _cut_out(valid, rng)
     truth[valid == 0] = IGNORE
     roles = labelled.scene.roles
     if rng.random() < config.augment.missing:
-        roles = tuple(role if role not in config.optional else "" for role in roles)
+        roles = tuple(role if role not in config.optional_roles else "" for role in roles)
     return network_input(config.bundle, scaled, valid, roles), truth
 
 

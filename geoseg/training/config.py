@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from geoseg.errors import UsageError
 from geoseg.legend import LAND_COVER, Legend
 from geoseg.model.bundle import ModelBand, ModelBundle
-from geoseg.scene import ScalingRule
+from geoseg.scene import ScalingRule, of_dates
 
 T = TypeVar("T")
 
@@ -49,6 +49,8 @@ class SourceConfig:
     """Label code to class code; 255 leaves a pixel out of training and scores."""
     weight: float = 1.0
     """How often a window comes from here, relative to the other sources."""
+    after: str = ""
+    """For a network that compares two dates: the path of the later scene, as that of `labels`."""
     bands: dict[str, int] = field(default_factory=dict)
     gsd_m: float | None = None
     """For scenes that have no CRS."""
@@ -96,6 +98,10 @@ class FitConfig:
     """Weight of the Dice loss beside cross entropy."""
     class_weights: tuple[float, ...] = ()
     """Weight of each class in cross entropy, in the order of the legend; empty for all alike."""
+    precision: str = "fp32"
+    """Arithmetic of the network's passes while it trains: `fp32`, or `bf16`, faster where the processor has it."""
+    bias: tuple[float, ...] = ()
+    """What is added to the logits of each class once all is trained, in the order of the legend; empty for nothing."""
     balance: float = 0.6
     """Share of windows drawn around a pixel of a class that is drawn first, all classes alike."""
     keep: str = "best"
@@ -134,6 +140,16 @@ class TrainConfig:
     seed: int = 0
 
     @property
+    def of_two_dates(self) -> bool:
+        """Whether the network takes two dates."""
+        return self.network.architecture.startswith("Siamese")
+
+    @property
+    def optional_roles(self) -> tuple[str, ...]:
+        """The roles that a window may lack, as scenes have them."""
+        return of_dates(self.optional) if self.of_two_dates else self.optional
+
+    @property
     def bundle(self) -> ModelBundle:
         """The bundle to be, without weights and scores."""
         return ModelBundle(
@@ -141,7 +157,10 @@ class TrainConfig:
             architecture=self.network.architecture,
             encoder=self.network.encoder,
             decoder=self.network.decoder,
-            bands=tuple(ModelBand(role, self.mean, self.std, role in self.optional) for role in self.bands),
+            bands=tuple(
+                ModelBand(role, self.mean, self.std, role in self.optional_roles)
+                for role in (of_dates(self.bands) if self.of_two_dates else self.bands)
+            ),
             scaling=self.scaling,
             gsd_m=self.gsd_m,
             tile=self.tile,
@@ -305,6 +324,10 @@ def _check(config: TrainConfig, where: str) -> None:
         raise UsageError(f"{where}: std and gsd_m (finest, coarsest) must be above 0")
     _check_fit(config, where)
     for source in config.data:
+        if config.of_two_dates != bool(source.after):
+            wanted = "the later scene as after" if config.of_two_dates else "no after: its network takes one date"
+            raise UsageError(f"{where}: data {source.name} needs {wanted}")
+    for source in config.data:
         for group in source.groups:
             split = set(group) & set(source.hold_out)
             if split and split != set(group):
@@ -325,6 +348,12 @@ def _check_fit(config: TrainConfig, where: str) -> None:
         )
     if fit.keep not in {"best", "last"}:
         raise UsageError(f"{where}: fit.keep is {fit.keep!r}; it takes best or last")
+    if fit.bias and len(fit.bias) != len(config.legend.classes):
+        raise UsageError(
+            f"{where}: fit.bias has {len(fit.bias)} numbers; it takes one for each of {', '.join(config.legend.names)}"
+        )
+    if fit.precision not in {"fp32", "bf16"}:
+        raise UsageError(f"{where}: fit.precision is {fit.precision!r}; it takes fp32 or bf16")
     if fit.class_weights and len(fit.class_weights) != len(config.legend.classes):
         raise UsageError(
             f"{where}: fit.class_weights has {len(fit.class_weights)} numbers; it takes one for each of "

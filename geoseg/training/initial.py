@@ -12,6 +12,7 @@ import torch
 from geoseg.errors import BundleError, UsageError
 from geoseg.model import find_bundle
 from geoseg.model.network import load_network
+from geoseg.scene import of_one_date
 
 if TYPE_CHECKING:
     from torch import nn
@@ -31,7 +32,7 @@ def initialise(network: nn.Module, config: NetworkConfig, roles: tuple[str, ...]
     if config.init_bundle is None:
         return initialise_encoder(network, config, roles)
     bundle = find_bundle(config.init_bundle)
-    if bundle.needs.roles != roles:
+    if of_one_date(bundle.needs.roles) != roles:
         raise BundleError(
             f"{config.init_bundle} takes the bands {', '.join(bundle.needs.roles)}, not {', '.join(roles)}"
         )

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 Weights = dict[str, torch.Tensor]
 
 _LOG_EVERY = 10
+_LAST_BIAS = "segmentation_head.0.bias"
+"""Of the networks of segmentation-models-pytorch."""
 
 
 def train(
@@ -114,7 +116,9 @@ class _Run:
             group["lr"] = group["peak"] * factor
         self.network.train()
         self.optimizer.zero_grad(set_to_none=True)
-        loss = self.loss(self.network(images.to(memory_format=torch.channels_last)), truth)
+        with torch.autocast("cpu", torch.bfloat16, enabled=fit.precision == "bf16"):
+            logits = self.network(images.to(memory_format=torch.channels_last))
+        loss = self.loss(logits.float(), truth)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), fit.clip)
         self.optimizer.step()
@@ -160,15 +164,18 @@ class _Run:
         write_atomically(self.out / "history.json", (json.dumps(self.history) + "\n").encode())
 
     def finish(self) -> ModelBundle:
-        """Score the best weights, as stored, on all windows of the places held out."""
+        """Score the best weights, as stored and with the bias asked for, on all windows of the places held out."""
         folder = self.out / "bundle"
         stored = load_bundle(folder)
         scores = stored.scores
         weights = weights_path(stored).read_bytes()
-        if not scores.get("all_windows"):
-            self.judged.load_state_dict(load(weights))
+        wanted, there = list(self.config.fit.bias), scores.get("bias", [])
+        if not scores.get("all_windows") or wanted != there:
+            biased = with_bias(load(weights), wanted, there)
+            weights = save(biased)
+            self.judged.load_state_dict(biased)
             judged = validate(self.judged, self.config, self.held_out)
-            scores = {"validation": judged, "step": scores["step"], "all_windows": True}
+            scores = {"validation": judged, "step": scores["step"], "bias": wanted, "all_windows": True}
         bundle = save_bundle(replace(self.config.bundle, scores=scores), weights, folder)
         draw_curves(self.history, self.out / "curves.png")
         self.say(f"wrote {folder}")
@@ -198,6 +205,13 @@ def stored_weights(weights: Weights) -> Weights:
         key: (value.half() if value.is_floating_point() and value.ndim > 1 else value).contiguous().clone()
         for key, value in weights.items()
     }
+
+
+def with_bias(weights: Weights, wanted: list[float], there: list[float]) -> Weights:
+    """Weights whose last layer adds `wanted` to the logits of classes instead of `there`; empty lists add nothing."""
+    classes = len(weights[_LAST_BIAS])
+    more = torch.tensor(wanted or [0.0] * classes) - torch.tensor(there or [0.0] * classes)
+    return {**weights, _LAST_BIAS: weights[_LAST_BIAS] + more}
 
 
 def _parameter_groups(network: torch.nn.Module, fit: FitConfig) -> list[dict[str, Any]]:

@@ -19,7 +19,16 @@ import numpy as np
 from geoseg.errors import InputError, UsageError
 from geoseg.frame import Box
 from geoseg.legend import NODATA, Legend
-from geoseg.scene import BandNeeds, FileScene, Scaling, open_scene, read_mirrored, resolve_scaling
+from geoseg.scene import (
+    BandNeeds,
+    FileScene,
+    Scaling,
+    Scene,
+    StackedScene,
+    open_scene,
+    read_mirrored,
+    resolve_scaling,
+)
 from geoseg.training.evaluate import require_one_grid
 
 if TYPE_CHECKING:
@@ -43,7 +52,8 @@ class LabelledScene:
 
     source: str
     place: str
-    scene: FileScene
+    scene: Scene
+    """Both dates as one, for a network that takes two."""
     labels: FileScene
     gsd_m: float
     scaling: Scaling
@@ -110,7 +120,13 @@ def _labelled(path: Path, source: SourceConfig, config: TrainConfig) -> Labelled
     if not label_path.is_file():
         return None
     needs = BandNeeds(config.bands, config.optional)
-    scene = open_scene(path, needs, bands=source.bands or None, require_crs=False)
+    first = open_scene(path, needs, bands=source.bands or None, require_crs=False)
+    scene: Scene = first
+    if source.after:
+        later_path = config.folder / source.after.format(stem=path.stem, **match.groupdict())
+        later = open_scene(later_path, needs, bands=source.bands or None, require_crs=False)
+        require_one_grid(first.frame, later.frame, str(path), str(later_path))
+        scene = StackedScene.of(first, later)
     labels = open_scene(label_path, BandNeeds(("class",)), bands={"class": 1}, require_crs=False)
     if labels.dtype != "uint8":
         raise InputError(f"{label_path} is {labels.dtype}; labels are class codes in uint8")
@@ -122,7 +138,7 @@ def _labelled(path: Path, source: SourceConfig, config: TrainConfig) -> Labelled
         place=match["place"],
         scene=scene,
         labels=labels,
-        gsd_m=_gsd(scene, source),
+        gsd_m=_gsd(first, source),
         scaling=scaling,
         stretch=resolve_scaling(scene, percentiles) if percentiles.percentiles else scaling,
         channel_of_code=channel_table(config.legend, source.remap),

@@ -36,7 +36,7 @@ def validate(
         chosen = tuple(scene for scene in scenes if scene.source == source)
         windows = _windows(chosen, config.fit.validation_window, limit)
         variants = {"all_bands": True}
-        if any(set(config.optional) & set(scene.scene.roles) for scene in chosen):
+        if any(set(config.optional_roles) & set(scene.scene.roles) for scene in chosen):
             variants["without_" + "_".join(config.optional)] = False
         results[source] = {"places": sorted({scene.place for scene in chosen})} | {
             name: _scores(network, config, windows, keep_optional=keep) for name, keep in variants.items()
@@ -87,5 +87,5 @@ def _load(config: TrainConfig, labelled: LabelledScene, box: Box, *, keep_option
     outside = np.ones(box.shape, bool)
     outside[inside] = False
     truth[outside] = IGNORE
-    roles = tuple(role if keep_optional or role not in config.optional else "" for role in labelled.scene.roles)
+    roles = tuple(role if keep_optional or role not in config.optional_roles else "" for role in labelled.scene.roles)
     return network_input(config.bundle, labelled.scaling(pixels), valid, roles), truth
