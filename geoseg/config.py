@@ -10,7 +10,7 @@ import math
 import re
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import yaml
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 FORMATS = ("gpkg", "parquet", "fgb", "shp", "geojson")
 
+
+S = TypeVar("S", bound="Settings")
 
 Limit = float | dict[str, float]
 """A number of m2, or one for some classes by name."""
@@ -90,6 +92,66 @@ class Settings:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class ChangeSettings(Settings):
+    """Everything that can be chosen for `change`: what `segment` takes, for both dates, and how they are compared."""
+
+    method: str = "auto"
+    """How dates are compared; `auto`: by classes where the model fits both, else by change vectors. `siamese` takes a
+    model of two dates."""
+    frame: str = "auto"
+    """The grid of the comparison: that of a date, or of a raster file; `auto`: of the coarser date."""
+    register: str = "auto"
+    """Whether the later date is moved onto the earlier one: `auto` where most windows agree on more than a quarter of a
+    pixel, `shift` by whatever they say, `off` never."""
+    threshold: str = "auto"
+    """`otsu`, `em` or a number; `auto`: an even chance for classes, else `otsu`."""
+    mmu: float | None = None
+    """The smallest patch of change in m2; nine pixels if None."""
+    opening: float = 0.0
+    """Radius in m of the disk that must fit into change."""
+    closing: float = 0.0
+    """Radius in m of the disk that must fit between two patches for them to be two."""
+    indices: tuple[str, ...] = ()
+    """Spectral indices for the method `index`; NDVI, NDWI and NBR, as bands allow, if there are none."""
+    bands_after: str | None = None
+    """As `bands`, for the later date alone."""
+    zones: str | None = None
+    """A vector file of polygons for each of which areas are told, by its name."""
+
+    def __post_init__(self) -> None:
+        """Refuse values that no comparison can use."""
+        Settings.__post_init__(self)
+        for name, choices in CHANGE_CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise UsageError(f"{name} is {getattr(self, name)!r}; it takes {', '.join(choices)}")
+        for name in ("mmu", "opening", "closing"):
+            value = getattr(self, name)
+            if value is not None and not (math.isfinite(value) and value >= 0):
+                raise UsageError(f"{name} is {value}; it takes 0 or more")
+        if self.threshold not in {"auto", "otsu", "em"} and self.threshold_value is None:
+            raise UsageError(f"threshold is {self.threshold!r}; it takes auto, otsu, em or a number above 0")
+
+    @property
+    def threshold_value(self) -> float | None:
+        """The threshold, if it is a number above 0."""
+        try:
+            value = float(self.threshold)
+        except ValueError:
+            return None
+        return value if math.isfinite(value) and value > 0 else None
+
+    @property
+    def of_segment(self) -> Settings:
+        """What both dates are segmented with."""
+        given = {field.name: getattr(self, field.name) for field in fields(Settings)}
+        return Settings(**{**given, "probabilities": True})
+
+
+CHANGE_CHOICES = {
+    "method": ("auto", "classes", "cva", "irmad", "index", "siamese"),
+    "register": ("auto", "off", "shift"),
+}
 CHOICES = {
     "blend": ("hann", "gaussian", "pyramid", "crop"),
     "engine": ("auto", "torch"),
@@ -104,12 +166,16 @@ _LEAST = {
 
 
 def resolve_settings(
-    given: Mapping[str, Any], file: str | Path | None = None, environment: Mapping[str, str] | None = None
-) -> Settings:
+    given: Mapping[str, Any],
+    file: str | Path | None = None,
+    environment: Mapping[str, str] | None = None,
+    kind: type[S] = Settings,  # type: ignore[assignment]  # a default for a type that the caller chooses
+) -> S:
     """Settings from what the command line gave (None where it gave nothing), a file and the environment.
 
-    Raises UsageError naming the key, what it got and what it takes.
+    A variable of another command sets nothing here. Raises UsageError naming the key, what it got and what it takes.
     """
+    own = {field.name: _READERS[field.name] for field in fields(kind)}
     merged: dict[str, Any] = {}
     for variable, text in (environment or {}).items():
         if not variable.startswith("GEOSEG_") or variable in _OTHER_VARIABLES or not text:
@@ -117,14 +183,15 @@ def resolve_settings(
         name = variable.removeprefix("GEOSEG_").lower()
         if name not in _READERS:
             raise UsageError(f"the variable {variable} sets nothing{nearest(name, _READERS)}")
-        merged[name] = read_setting(name, text, f"the variable {variable}")
+        if name in own:
+            merged[name] = read_setting(name, text, f"the variable {variable}")
     if file is not None:
         for name, value in read_yaml(file).items():
-            if name not in _READERS:
-                raise UsageError(f"{file}: there is no setting {name!r}{nearest(name, _READERS)}")
+            if name not in own:
+                raise UsageError(f"{file}: there is no setting {name!r}{nearest(name, own)}")
             merged[name] = read_setting(name, value, f"{file}: {name}")
     merged |= {name: value for name, value in given.items() if value is not None}
-    return Settings(**merged)
+    return kind(**merged)
 
 
 def read_yaml(file: str | Path) -> dict[str, Any]:
@@ -217,7 +284,9 @@ _KINDS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "tuple[str, ...]": (_names, "names, separated by commas"),
 }
 _READERS = {
-    field.name: _KINDS[str(field.type).removesuffix(" | None")] for field in fields(Settings) if field.type != "Limit"
+    field.name: _KINDS[str(field.type).removesuffix(" | None")]
+    for field in fields(ChangeSettings)
+    if field.type != "Limit"
 } | {
     "bands": (_bands, "role=number pairs, as red=3,green=2"),
     "min_area": (_limit, _LIMIT),

@@ -1,9 +1,10 @@
-"""Opens what `geoseg segment` wrote in QGIS, as a user does, and tells what QGIS made of it.
+"""Opens what `geoseg segment`, or `geoseg change`, wrote in QGIS, as a user does, and tells what QGIS made of it.
 
     /usr/bin/python3 qgis_render.py RUN_DIR SCENE OUT_DIR
 
-Renders the scene to OUT_DIR/scene.png, the layers of features.gpkg over it to OUT_DIR/features.png, and project.qgs,
-with all layers that it shows at first, to OUT_DIR/project.png; prints JSON. Runs in the Python that QGIS comes with.
+Renders the scene to OUT_DIR/scene.png, the layers of features.gpkg (or change.gpkg) over it to OUT_DIR/features.png,
+and project.qgs, with all layers that it shows at first, to OUT_DIR/project.png; prints JSON. Runs in the Python that
+QGIS comes with.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ def main() -> None:
     application.messageLog().messageReceived.connect(
         lambda text, tag, level: warnings.append(f"{tag}: {text}") if level >= Qgis.Warning else None
     )
-    features = open_features(run / "features.gpkg", scene, out)
+    found = next(path for path in (run / "features.gpkg", run / "change.gpkg") if path.exists())
+    features = open_features(found, scene, out)
     project = open_project(run / "project.qgs", out / "project.png")
     print(json.dumps({"features": features, "project": project, "warnings": warnings}))
     QgsProject.instance().clear()
@@ -80,7 +82,8 @@ def tell(layer: QgsVectorLayer | QgsRasterLayer) -> dict:
     about = {"name": layer.name(), "valid": layer.isValid(), "crs": layer.crs().authid(), "source": layer.source()}
     if not isinstance(layer, QgsVectorLayer):
         return about
-    symbol = layer.renderer().symbol() if layer.isSpatial() else None
+    single = layer.isSpatial() and layer.renderer().type() == "singleSymbol"
+    symbol = layer.renderer().symbol() if single else None
     areas = [f.geometry().area() for f in layer.getFeatures() if f.hasGeometry()]
     invalid = [f.id() for f in layer.getFeatures() if f.hasGeometry() and not f.geometry().isGeosValid()]
     return about | {
@@ -91,7 +94,12 @@ def tell(layer: QgsVectorLayer | QgsRasterLayer) -> dict:
         "color": symbol and symbol.color().name(),
         "alpha": symbol and symbol.color().alphaF(),
         "symbol": symbol and symbol.symbolLayer(0).layerType(),
+        "categories": [category.label() for category in layer.renderer().categories()] if is_categorised(layer) else [],
     }
+
+
+def is_categorised(layer: QgsVectorLayer) -> bool:
+    return layer.isSpatial() and layer.renderer().type() == "categorizedSymbol"
 
 
 def entries(model: QgsLayerTreeModel, node: object) -> list[str]:

@@ -9,7 +9,7 @@ import pytest
 
 from geoseg import config
 from geoseg.cli.options import read_lists
-from geoseg.config import Settings, resolve_settings
+from geoseg.config import ChangeSettings, Settings, resolve_settings
 from geoseg.errors import UsageError
 from geoseg.write import FORMATS
 
@@ -108,6 +108,15 @@ def test_every_format_that_may_be_named_can_be_written() -> None:
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"none\.yaml cannot be read"):
         resolve_settings({}, tmp_path / "none.yaml")
+
+
+def test_the_settings_file_of_change_loads(repository: Path) -> None:
+    settings = resolve_settings({}, repository / "configs" / "change.yaml", None, ChangeSettings)
+    assert (settings.method, settings.indices, settings.bands) == (
+        "index",
+        ("NDVI", "NDWI"),
+        "red=1,green=2,blue=3,nir=4",
+    )
 
 
 @pytest.mark.parametrize("name", ["segment.yaml", "naip.yaml", "worldview2.yaml"])

@@ -13,6 +13,7 @@ import click
 
 from geoseg import __version__
 from geoseg.cli.options import (
+    change_options,
     json_option,
     out_option,
     overwrite_option,
@@ -23,7 +24,7 @@ from geoseg.cli.options import (
     tidy_options,
 )
 from geoseg.cli.terminal import open_progress, say_fault
-from geoseg.config import Settings, resolve_settings
+from geoseg.config import ChangeSettings, Settings, resolve_settings
 from geoseg.errors import GeosegError
 
 _FAILURES = 20
@@ -93,12 +94,7 @@ def segment(
     with closing(open_progress(quiet=quiet, log_json=log_json)) as progress:
         results = segment_scenes(paths, Path(out), settings, overwrite=overwrite, resume=resume, progress=progress)
     _print_outputs(results)
-    failed = [line for result in results for line in _failures(result)]
-    if failed:
-        for line in failed:
-            say_fault(line, log_json=log_json)
-        sys.stdout.flush()
-        sys.exit(4)
+    _leave_partial([line for result in results for line in _failures(result)], log_json=log_json)
 
 
 @geoseg.command()
@@ -124,6 +120,30 @@ def vectorize(
     )  # fmt: skip
     for path in written:
         click.echo(path)
+
+
+@geoseg.command()
+@click.argument("before", type=click.Path())
+@click.argument("after", type=click.Path())
+@out_option
+@change_options
+@resume_option
+@overwrite_option
+@speech_options
+def change(
+    before: str, after: str, *, out: str, config: str | None, resume: bool, overwrite: bool, quiet: bool,
+    log_json: bool, **given: Any,
+) -> None:  # fmt: skip
+    """Say what changed between two dates: two scenes, or two finished runs of segment."""
+    settings = resolve_settings(read_lists(given), config, os.environ, ChangeSettings)
+    from geoseg.workflow import detect_change  # noqa: PLC0415
+
+    with closing(open_progress(quiet=quiet, log_json=log_json)) as progress:
+        result = detect_change(
+            Path(before), Path(after), Path(out), settings, overwrite=overwrite, resume=resume, progress=progress
+        )
+    _print_outputs([result])
+    _leave_partial(_failures(result), log_json=log_json)
 
 
 @geoseg.command()
@@ -240,6 +260,15 @@ def _print_outputs(results: list[Any]) -> None:
     for result in results:
         for path in result.outputs:
             click.echo(path)
+
+
+def _leave_partial(failed: list[str], *, log_json: bool) -> None:
+    """Leave with the exit code of a partial run, if something failed."""
+    if failed:
+        for line in failed:
+            say_fault(line, log_json=log_json)
+        sys.stdout.flush()
+        sys.exit(4)
 
 
 def _failures(result: Any) -> list[str]:

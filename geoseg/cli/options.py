@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from geoseg.config import CHOICES, FORMATS, Settings, read_setting
+from geoseg.config import CHANGE_CHOICES, CHOICES, FORMATS, ChangeSettings, read_setting
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     Command = Callable[..., Any]
 
-_DEFAULTS = {field.name: field.default for field in fields(Settings)}
+_DEFAULTS = {field.name: field.default for field in fields(ChangeSettings)}
 
 
 def _option(*names: str, default: str | None = None, **details: Any) -> Callable[[Command], Command]:
@@ -77,7 +77,20 @@ def _apply(options: list[Any]) -> Callable[[Command], Command]:
     return decorate
 
 
+_CHANGE = [
+    _option("--method", type=click.Choice(CHANGE_CHOICES["method"]), help="How the two dates are compared."),
+    _option("--frame", metavar="auto|before|after|FILE", default="auto, the coarser", help="Grid of the comparison."),
+    _option("--register", type=click.Choice(CHANGE_CHOICES["register"]), help="Move the later date onto the earlier."),
+    _option("--threshold", metavar="auto|otsu|em|NUMBER", default="auto", help="Magnitude where change begins."),
+    _option("--mmu", type=float, default="9 pixels", help="Smallest patch of change in m2."),
+    _option("--opening", type=float, help="Radius in m of the disk that must fit into change."),
+    _option("--closing", type=float, help="Radius in m of the disk that parts two patches."),
+    _option("--indices", metavar="NAMES", default="NDVI, NDWI, NBR", help="Spectral indices for --method index."),
+    _option("--zones", metavar="FILE", default="none", help="Polygons for each of which areas are told."),
+    _option("--bands-after", metavar="ROLE=N,...", default="as --bands", help="Bands of the later date."),
+]
 segment_options = _apply([*_CONFIG, *_MODEL, *_MACHINE, *_SCENE, *_OUTPUT])
+change_options = _apply([*_CONFIG, *_CHANGE, *_MODEL, *_MACHINE, *_SCENE, *_OUTPUT])
 tidy_options = _apply([*_OUTPUT[1:5], _MACHINE[0]])
 speech_options = _apply(_SPEECH)
 out_option = click.option("--out", metavar="DIR", type=click.Path(), required=True, help="Folder for the outputs.")
@@ -97,4 +110,4 @@ def read_lists(given: dict[str, Any]) -> dict[str, Any]:
     return {**given, **read}
 
 
-_LISTS = ("format", "min_area", "min_hole")
+_LISTS = ("format", "min_area", "min_hole", "indices")

@@ -79,6 +79,16 @@ def render_report(data: RunReport) -> str:
         "settings": ("Settings", facts(data.settings)),
         "outputs": ("Outputs", output_table(data.outputs)),
     }
+    first = joined([_alert(data), notices_of(data.notices), _key_figures(data)])
+    return page_of(
+        head_of(data.title, "segmentation report"), ("Segmentation report", data.title, _lead(data)), first, sections
+    )
+
+
+def page_of(
+    head: Markup, top: tuple[str, str, Sequence[str]], first: Markup, sections: Mapping[str, tuple[str, Markup]]
+) -> str:
+    """A page: what it is, its title and a line below; then `first`; then sections (name -> heading, content)."""
     present = {name: part for name, part in sections.items() if part[1]}
     body = [
         tag("section", tag("h2", heading, id=f"{name}-heading"), content, id=name, aria_labelledby=f"{name}-heading")
@@ -86,18 +96,19 @@ def render_report(data: RunReport) -> str:
     ]
     links = [tag("li", tag("a", heading, href=f"#{name}")) for name, (heading, _) in present.items()]
     nav = tag("nav", tag("ul", joined(links)), aria_label="Sections")
-    main = tag("main", _alert(data), _notices(data), _key_figures(data), joined(body))
+    main = tag("main", first, joined(body))
     footer = tag("footer", tag("p", "Made by geoseg. The page holds all it shows and loads nothing from elsewhere."))
     page = tag(
         "html",
-        _head(data.title),
-        tag("body", _header(data, nav), main, footer, tag("script", Markup(SCRIPT))),
+        head,
+        tag("body", _header(top, nav), main, footer, tag("script", Markup(SCRIPT))),
         lang="en",
     )
     return f"<!DOCTYPE html>\n{page}\n"
 
 
-def _head(title: str) -> Markup:
+def head_of(title: str, kind: str) -> Markup:
+    """The head of a page, whose policy allows its own style, script and pictures, and nothing else."""
     script_hash = b64encode(sha256(SCRIPT.encode()).digest()).decode("ascii")
     policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{script_hash}'"
     return tag(
@@ -105,20 +116,25 @@ def _head(title: str) -> Markup:
         tag("meta", charset="utf-8"),
         tag("meta", http_equiv="Content-Security-Policy", content=policy),
         tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        tag("title", f"{title} \u2013 segmentation report"),
+        tag("title", f"{title} \u2013 {kind}"),
         tag("style", Markup(STYLE)),
     )
 
 
-def _header(data: RunReport, nav: Markup) -> Markup:
+def _lead(data: RunReport) -> list[str]:
     scene = data.scene
     words = [f"{value_of('shape', scene['shape'])} pixels"] if scene.get("shape") else []
     if scene.get("gsd_m"):
         words.append(f"{value_of('gsd_m', scene['gsd_m'])} a pixel")
     if data.model.get("name"):
         words.append(f"model {data.model['name']}")
-    lead = tag("p", joined([tag("span", word) for word in words]), class_="lead")
-    return tag("header", tag("p", "Segmentation report", class_="eyebrow"), tag("h1", data.title), lead, nav)
+    return words
+
+
+def _header(top: tuple[str, str, Sequence[str]], nav: Markup) -> Markup:
+    kind, title, words = top
+    lead = tag("p", joined([tag("span", word) for word in words if word]), class_="lead")
+    return tag("header", tag("p", kind, class_="eyebrow"), tag("h1", title), lead, nav)
 
 
 def _alert(data: RunReport) -> Markup:
@@ -138,10 +154,11 @@ def _alert(data: RunReport) -> Markup:
     )
 
 
-def _notices(data: RunReport) -> Markup:
-    if not data.notices:
+def notices_of(notices: Sequence[str]) -> Markup:
+    """What the user should know, as a part of the page; nothing for none."""
+    if not notices:
         return Markup()
-    listed = tag("ul", joined([tag("li", notice) for notice in data.notices]))
+    listed = tag("ul", joined([tag("li", notice) for notice in notices]))
     return tag(
         "section", tag("h2", "To note", id="notes-heading"), listed, class_="notes", aria_labelledby="notes-heading"
     )
@@ -182,12 +199,17 @@ def _map(data: RunReport) -> Markup:
             tag("img", src=data_uri(foreground_picture(classes, background)), alt=f"Classes found: {_shares(data)}"),
         ]
         shown = scene
-    plate = [tag("div", joined(layers), class_="stack")]
-    if is_width(data.ground_width_m):
-        plate.append(_scale(data.ground_width_m))
-    ratio = f"--ratio:{shown.width / shown.height:.4f}"
+    plate = plate_of(tag("div", joined(layers), class_="stack"), shown, data.ground_width_m)
     margin = tag("div", _slider() if len(layers) > 1 else Markup(), _legend(data), class_="margin")
-    return tag("figure", tag("div", joined(plate), class_="plate", style=ratio), margin, class_="map")
+    return tag("figure", plate, margin, class_="map")
+
+
+def plate_of(stack: Markup, shown: Image.Image, ground_width_m: float | None) -> Markup:
+    """Pictures on top of each other in the proportions of one of them, with a scale bar if their width is known."""
+    parts = [stack]
+    if is_width(ground_width_m):
+        parts.append(_scale(ground_width_m))
+    return tag("div", joined(parts), class_="plate", style=f"--ratio:{shown.width / shown.height:.4f}")
 
 
 def _scale(width_m: float) -> Markup:

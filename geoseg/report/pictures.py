@@ -97,6 +97,16 @@ def preview_picture(pixels: Array, seen: Array) -> Image.Image:
     return _drawn(rgb, seen & np.isfinite(rgb).all(axis=0), None, MAX_SIDE)
 
 
+def sampled_places(size: int, shown: int, start: int, stop: int) -> Array:
+    """The pixels from `start` to before `stop`, of `size` along an axis, that a picture of `shown` pixels shows.
+
+    >>> sampled_places(1000, 4, 0, 500).tolist()
+    [125, 375]
+    """
+    places = ((np.arange(shown) + 0.5) * size / shown).astype(np.int64)
+    return places[(places >= start) & (places < stop)]
+
+
 def class_picture(classes: Path, legend: Legend, max_side: int = MAX_SIDE) -> Image.Image:
     """The class raster in the legend's colours, with a palette, sized as by `scene_picture`; nodata is transparent.
 

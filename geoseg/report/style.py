@@ -47,6 +47,12 @@ img{display:block;width:100%;height:auto}
 .plate{flex:0 1 auto;width:min(100%,80vh*var(--ratio));min-width:min(100%,20rem)}
 .stack{position:relative;background:var(--map);border:1px solid var(--rule)}
 .stack img+img{position:absolute;inset:0;height:100%;opacity:.55}
+.dates{--at:50%;overflow:hidden}
+.dates img+img{opacity:1}
+.dates .later{clip-path:inset(0 0 0 var(--at))}
+.dates .found{opacity:.7}
+.dates .divider{position:absolute;top:0;bottom:0;left:var(--at);width:2px;margin-left:-1px;background:#fff;
+box-shadow:0 0 0 1px rgba(0,0,0,.45);pointer-events:none}
 .margin{flex:1 1 13rem;min-width:13rem;display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,18rem),1fr));
 gap:1.25rem 2rem;align-items:start}
 .scale{margin-top:.6rem;font-size:.8125rem;line-height:1.2;color:var(--soft)}
@@ -124,7 +130,19 @@ a{color:inherit}
 """
 
 SCRIPT = """
+var dates=document.querySelector(".dates");
+if(dates){var swipe=document.querySelector(".swipe"),fade=document.querySelector(".fade");
+var at=swipe.querySelector("input"),
+found=dates.querySelector(".found"),move=function(x){dates.style.setProperty("--at",x+"%")};
+swipe.hidden=fade.hidden=false;at.addEventListener("input",function(){move(at.value)});
+var drag=function(e){var r=dates.getBoundingClientRect(),x=(e.clientX-r.left)/r.width*100;
+at.value=Math.max(0,Math.min(100,x));move(at.value)};
+dates.addEventListener("pointerdown",function(e){e.preventDefault();dates.setPointerCapture(e.pointerId);drag(e)});
+dates.addEventListener("pointermove",function(e){if(e.buttons)drag(e)});
+fade.querySelector("input").addEventListener("input",function(e){found.style.opacity=e.target.value/100;
+fade.querySelector("output").textContent=e.target.value+"\\u202f%"})}
 var slider=document.querySelector(".slider"),layer=document.querySelector(".stack img+img");
-if(slider&&layer){var input=slider.querySelector("input"),shown=slider.querySelector("output");slider.hidden=false;
+if(!dates&&slider&&layer){var input=slider.querySelector("input"),shown=slider.querySelector("output");
+slider.hidden=false;
 input.addEventListener("input",function(){layer.style.opacity=input.value/100;shown.textContent=input.value+"\\u202f%"})}
 """

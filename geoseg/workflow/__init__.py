@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from geoseg.workflow.changing import detect_change
     from geoseg.workflow.demo import run_demo
     from geoseg.workflow.opening import open_run
     from geoseg.workflow.plan import Plan, plan_scene
@@ -23,6 +24,7 @@ __all__ = [
     "Progress",
     "RunResult",
     "Silent",
+    "detect_change",
     "open_run",
     "plan_scene",
     "run_demo",
@@ -37,6 +39,7 @@ _HOME = {
     "Progress": "progress",
     "RunResult": "running",
     "Silent": "progress",
+    "detect_change": "changing",
     "open_run": "opening",
     "plan_scene": "plan",
     "run_demo": "demo",

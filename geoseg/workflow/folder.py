@@ -36,6 +36,9 @@ OUTPUT_NAMES = (
     "project.qgs",
     "report.html",
     "item.json",
+    "change.tif",
+    "magnitude.tif",
+    "change.gpkg",
 )
 _WRITTEN_IN_PLACE = "project.qgs"
 """It names files relative to itself, so it is written when all others lie where they belong."""
@@ -43,7 +46,8 @@ _WORK = ".geoseg-work"
 _KEY = "key.json"
 _MOVING = "publish.json"
 """Lists the files that are being removed and moved; while it is there and run.json is not, they are a mix."""
-_RECEIPTS = "forward_*.json"
+_RECEIPTS = ("forward_*.json", "look_*.npz")
+"""What the first pass leaves of a block: of a segmentation, of a comparison."""
 _STAGED = "outputs"
 _ID = re.compile(r"[0-9a-f]{16}")
 _LITTER = re.compile(rf"{_STAGED}|gone-.*|.*\.partial")
@@ -124,7 +128,7 @@ class Claim:
         _undo_publish(self.out)
         if self._work is None:
             return
-        if isinstance(error, (InputError, UsageError)) or not any(self._work.glob(_RECEIPTS)):
+        if isinstance(error, (InputError, UsageError)) or not any(any(self._work.glob(names)) for names in _RECEIPTS):
             _drop(self.out / _WORK)
 
 

@@ -52,6 +52,8 @@ def _fits(info: SceneInfo, name: str, folder: Path) -> dict[str, Any]:
         bundle = load_bundle(folder)
     except GeosegError as error:
         return {"model": name, "fits": False, "why": f"damaged: {error}"}
+    if bundle.of_two_dates:
+        return {"model": name, "fits": False, "why": "it compares two dates: geoseg change --method siamese"}
     try:
         bands = assign_roles(info, bundle.needs)
         fit = fit_to_gsd(info.frame.gsd_m, bundle.gsd_m, bundle.tile, name=info.path)

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_STAGES = ("frame", "legend", "scene", "grid", "model", "blend", "labels", "segment")
-"""Modules, or folders of modules, whose code decides which bytes a block has."""
+STAGES = ("frame", "legend", "scene", "grid", "model", "blend", "labels", "segment")
+"""Modules, or folders of modules, whose code decides which bytes a block of a segmentation has."""
+CHANGE_STAGES = ("frame", "legend", "scene", "change")
+"""The same of a block of a comparison."""
 _LIBRARIES = ("torch", "numpy", "rasterio", "segmentation-models-pytorch", "timm")
 _MISSING = object()
 _LONGEST = 24
@@ -22,11 +24,11 @@ _KEPT = 10
 
 
 @cache
-def code_sha256() -> str:
+def code_sha256(stages: tuple[str, ...] = STAGES) -> str:
     """The SHA-256 of the code that determines the bytes of blocks, and of the versions of the libraries it calls."""
     package = Path(__file__).resolve().parent.parent
     digest = hashlib.sha256()
-    for source in _sources(package):
+    for source in _sources(package, stages):
         content = source.read_bytes()
         digest.update(f"{source.relative_to(package).as_posix()} {len(content)}\n".encode() + content)
     for library in _LIBRARIES:
@@ -60,10 +62,10 @@ def differences_in_words(before: Mapping[str, Any], now: Mapping[str, Any]) -> s
     return f"{', '.join(most)} and {last}" if most else last
 
 
-def _sources(package: Path) -> list[Path]:
+def _sources(package: Path, stages: tuple[str, ...]) -> list[Path]:
     """The modules of all stages, sorted; FileNotFoundError where a stage has none, for that code would be missed."""
     found: list[Path] = []
-    for stage in _STAGES:
+    for stage in stages:
         here = [*package.glob(f"{stage}.py"), *package.glob(f"{stage}/**/*.py")]
         if not here:
             raise FileNotFoundError(f"{package} has no source of geoseg.{stage}; install geoseg with its sources")

@@ -52,7 +52,7 @@ class RunResult:
     @property
     def failed(self) -> list[dict[str, Any]]:
         """The tiles that could not be read, as run.json lists them."""
-        listed: list[dict[str, Any]] = self.manifest["tiles"].get("failed", [])
+        listed: list[dict[str, Any]] = self.manifest.get("tiles", self.manifest).get("failed", [])
         return listed
 
 

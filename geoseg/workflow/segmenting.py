@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from geoseg.runtime import Task
 
-_HOW = {"workers", "threads", "scheduler", "block", "batch"}
+HOW = {"workers", "threads", "scheduler", "block", "batch"}
 """Settings that say how a run is computed; what comes out does not depend on them."""
 
 
@@ -155,7 +155,7 @@ def _finished(prepared: Prepared, folder: Path) -> RunResult | None:
         "content of the scene": (before.get("bytes"), before.get("modified")) == (now.st_size, now.st_mtime),
         "model": record.get("model", {}).get("sha256") == prepared.bundle.sha256,
         "outputs": all((folder / name).exists() for name in record["outputs"]),
-        **{name: config.get(name) == value for name, value in wanted.items() if name not in {"model", *_HOW}},
+        **{name: config.get(name) == value for name, value in wanted.items() if name not in {"model", *HOW}},
     }
     others = [name for name, equal in checks.items() if not equal]
     if others:

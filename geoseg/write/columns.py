@@ -32,6 +32,9 @@ class Column:
 COLUMNS = (
     Column("class", "object", "class", "Class"),
     Column("code", "int32", "code", "Class code"),
+    Column("from", "object", "from", "What it was"),
+    Column("to", "object", "to", "What it is"),
+    Column("magnitude", "float64", "magnitude", "Mean magnitude of change"),
     Column("confidence", "float64", "conf_mean", "Mean confidence (0-1)"),
     Column("confidence_min", "float64", "conf_min", "Lowest confidence (0-1)"),
     Column("area_m2", "float64", "area_m2", "Area (m²)"),
@@ -44,12 +47,22 @@ COLUMNS = (
     Column("start_node", "int64", "start_node", "Node where it starts"),
     Column("end_node", "int64", "end_node", "Node where it ends"),
     Column("bridged", "bool", "bridged", "Bridges a gap"),
+    Column("id", "object", "id", "Id"),
+    Column("status", "object", "status", "Status"),
+    Column("iou", "float64", "iou", "Overlap of both dates (IoU)"),
+    Column("area_before_m2", "float64", "area_bef", "Area before (m²)"),
+    Column("area_after_m2", "float64", "area_aft", "Area after (m²)"),
+    Column("date_before", "object", "before", "Earlier date"),
+    Column("date_after", "object", "after", "Later date"),
 )
 """All that geoseg gives to a layer, in order; what else a layer holds is written as it is."""
 
 BY_NAME = {column.name: column for column in COLUMNS}
 
-_OF_ALL = COLUMNS[:7]
+_OF_ALL = tuple(
+    BY_NAME[name]
+    for name in ("class", "code", "confidence", "confidence_min", "area_m2", "perimeter_m", "touches_edge")
+)
 _OF_KIND: dict[Kind, tuple[Column, ...]] = {
     "object": (BY_NAME["orientation_deg"],),
     "line": (BY_NAME["length_m"], BY_NAME["width_m"]),
@@ -59,6 +72,16 @@ CENTERLINE_COLUMNS = tuple(
     BY_NAME[name] for name in ("class", "code", "length_m", "width_m", "start_node", "end_node", "bridged")
 )
 """The columns that centre lines have."""
+
+
+CHANGE_COLUMNS = tuple(
+    BY_NAME[name]
+    for name in (
+        "class", "code", "from", "to", "magnitude", "confidence", "confidence_min", "area_m2", "perimeter_m",
+        "touches_edge", "date_before", "date_after",
+    )
+)  # fmt: skip
+"""The columns that polygons of change have."""
 
 
 def columns_of(kind: Kind, *, crosses_aoi: bool = False) -> tuple[Column, ...]:

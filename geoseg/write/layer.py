@@ -43,7 +43,7 @@ _GEOMETRIES: tuple[tuple[set[str], Geometry], ...] = (
 
 @dataclass(frozen=True)
 class Layer:
-    """Features of one class, batch by batch, with all that must be known before the first of them.
+    """Features of one class, or several, batch by batch, with all that must be known before the first of them.
 
     name: that of the class, or of the class + `_centerline`; entry: its class, grey where the legend knows none;
     schema: the columns in order, without geometry and fid; crs: as WKT, None for nowhere; batches: each call gives all
@@ -57,6 +57,13 @@ class Layer:
     crs: str | None
     batches: Callable[[], Iterable[pa.RecordBatch]]
     geometry: Geometry = "Polygon"
+    categories: tuple[ClassEntry, ...] = ()
+    """The classes that its column `class` tells apart, where it holds several."""
+
+    @property
+    def entries(self) -> tuple[ClassEntry, ...]:
+        """The classes that it is drawn by."""
+        return self.categories or (self.entry,)
 
     @classmethod
     def of(cls, name: str, frame: gpd.GeoDataFrame, legend: Legend) -> Layer:

@@ -42,7 +42,7 @@ _MARGIN = 0.03
 
 
 @dataclass(frozen=True)
-class _Layer:
+class ProjectLayer:
     """A layer of the project: its place in the tree and its `maplayer` element."""
 
     name: str
@@ -51,6 +51,8 @@ class _Layer:
     checked: bool
     content: list[ET.Element]
     geometry: str | None = None
+    frame: Frame | None = None
+    """Where it lies, if not on the frame of the project."""
 
     @property
     def key(self) -> str:
@@ -88,10 +90,10 @@ def write_project(out: Path, project: Project) -> None:
     renderers = {"classes": classes_renderer(legend, _CLASSES_OPACITY), "confidence": confidence_renderer()}
     for name, renderer in renderers.items():
         if name in project.rasters:
-            layers.append(_raster_layer(name, project.rasters[name], base, renderer, checked=False))
+            layers.append(raster_layer(name, project.rasters[name], base, renderer, checked=False))
     drawn = scene_renderer(project.bands_rgb, project.stretch or scene_stretch(scene, project.bands_rgb))
-    layers.append(_raster_layer(scene.stem, scene, base, drawn, checked=True))
-    root = _project(layers, project.frame, project.title)
+    layers.append(raster_layer(scene.stem, scene, base, drawn, checked=True))
+    root = project_root(layers, project.frame, project.title)
     ET.indent(root, " ")
     write_text(out, ET.tostring(root, encoding="unicode", xml_declaration=False) + "\n")
 
@@ -132,7 +134,7 @@ def pixel_stretch(pixels: Array, nodata: float | None) -> Stretch:
     return red, green, blue
 
 
-def _vector_layers(gpkg: Path, base: Path, legend: Legend) -> Iterator[_Layer]:
+def _vector_layers(gpkg: Path, base: Path, legend: Legend) -> Iterator[ProjectLayer]:
     """The layers of a GeoPackage that belong to a class: lines above areas, classes in the order of the legend."""
     present = dict(pyogrio.list_layers(gpkg).tolist())
     for ending in (CENTERLINE, ""):
@@ -140,18 +142,22 @@ def _vector_layers(gpkg: Path, base: Path, legend: Legend) -> Iterator[_Layer]:
             name = entry.name + ending
             if name in present:
                 fields = pyogrio.read_info(gpkg, layer=name)["fields"].tolist()
-                content = layer_elements(entry, present[name], ["fid", *fields])
-                source = f"{_relative(gpkg, base)}|layername={name}"
-                yield _Layer(name, source, "ogr", checked=True, content=content, geometry=present[name])
+                content = layer_elements([entry], present[name], ["fid", *fields])
+                source = f"{relative_path(gpkg, base)}|layername={name}"
+                yield ProjectLayer(name, source, "ogr", checked=True, content=content, geometry=present[name])
 
 
-def _raster_layer(name: str, path: Path, base: Path, renderer: ET.Element, *, checked: bool) -> _Layer:
+def raster_layer(
+    name: str, path: Path, base: Path, renderer: ET.Element, *, checked: bool, frame: Frame | None = None
+) -> ProjectLayer:
+    """A raster with its renderer, its path relative to the folder `base`."""
     pipe = ET.Element("pipe")
     pipe.append(renderer)
-    return _Layer(name, _relative(path, base), "gdal", checked=checked, content=[pipe])
+    return ProjectLayer(name, relative_path(path, base), "gdal", checked=checked, content=[pipe], frame=frame)
 
 
-def _relative(path: Path, base: Path) -> str:
+def relative_path(path: Path, base: Path) -> str:
+    """A path as a project stores it."""
     try:
         relative = Path(os.path.relpath(path.resolve(), base.resolve())).as_posix()
     except ValueError:  # on another drive of Windows
@@ -159,7 +165,8 @@ def _relative(path: Path, base: Path) -> str:
     return relative if relative.startswith("../") else f"./{relative}"
 
 
-def _project(layers: list[_Layer], frame: Frame, title: str) -> ET.Element:
+def project_root(layers: list[ProjectLayer], frame: Frame, title: str) -> ET.Element:
+    """A project of layers, the first on top."""
     root = ET.Element("qgis", version=QGIS_VERSION, projectname=title)
     ET.SubElement(root, "homePath", path="")
     ET.SubElement(root, "title").text = title
@@ -195,11 +202,12 @@ def _canvas(frame: Frame) -> ET.Element:
     return canvas
 
 
-def _map_layer(layer: _Layer, frame: Frame) -> ET.Element:
+def _map_layer(layer: ProjectLayer, frame: Frame) -> ET.Element:
     kind = {"type": "raster" if layer.geometry is None else "vector"}
     if layer.geometry is not None:
         kind |= {"geometry": "Line" if "LineString" in layer.geometry else "Polygon", "wkbType": layer.geometry}
     element = ET.Element("maplayer", kind | {"styleCategories": "AllStyleCategories"})
+    frame = layer.frame or frame
     element.append(_extent(frame.bounds))
     for name, text in (("id", layer.key), ("datasource", layer.source), ("layername", layer.name)):
         ET.SubElement(element, name).text = text

@@ -27,6 +27,7 @@ _SCHEMAS = "https://stac-extensions.github.io"
 _EXTENSIONS = [f"{_SCHEMAS}/{name}/schema.json" for name in ("projection/v2.0.0", "file/v2.1.0", "processing/v1.2.0")]
 _OF_ASSETS = {
     "classes": f"{_SCHEMAS}/classification/v2.0.0/schema.json",
+    "change": f"{_SCHEMAS}/classification/v2.0.0/schema.json",
     "probabilities": f"{_SCHEMAS}/raster/v2.0.0/schema.json",
 }
 """Extensions that come with an asset."""
@@ -36,6 +37,8 @@ _KINDS = {  # by file name: asset key, media type, roles, title
     "classes.tif": ("classes", _COG, ["data"], "Class of each pixel"),
     "confidence.tif": ("confidence", _COG, ["data", "metadata"], "Probability of the winning class in percent"),
     "probabilities.tif": ("probabilities", _COG, ["data"], "Probability of each class"),
+    "change.tif": ("change", _COG, ["data"], "Change of each pixel"),
+    "magnitude.tif": ("magnitude", _COG, ["data"], "How much each pixel changed"),
     "project.qgs": ("project", "application/xml", ["visual"], "QGIS project"),
     "report.html": ("report", "text/html", ["overview"], "Report"),
     "run.json": ("run", "application/json", ["metadata"], "Manifest of the run"),
@@ -68,6 +71,10 @@ class RunRecord:
     """When the scene was taken, if it is known."""
     catalog: str | None = None
     """Where the catalog of the batch lies, relative to the item."""
+    began: datetime | None = None
+    """When the earlier of two scenes was taken, if there are two, and it is known."""
+    about: str | None = None
+    """What the outputs are, in a sentence, if not the classes of a scene."""
 
 
 def stac_item(folder: Path, record: RunRecord, sha256: Mapping[str, str] | None = None) -> Json:
@@ -167,7 +174,7 @@ def footprint(frame: Frame) -> tuple[Json | None, list[float] | None]:
 
 def _properties(record: RunRecord) -> Json:
     frame = record.frame
-    note = f"Land-cover classes and polygons of {record.name} by the model {record.model}."
+    note = record.about or f"Land-cover classes and polygons of {record.name} by the model {record.model}."
     if record.acquired is None:
         note += " The time of acquisition is not known; datetime is the time of processing."
     properties: Json = {
@@ -176,8 +183,10 @@ def _properties(record: RunRecord) -> Json:
         "datetime": _time(record.acquired or record.processed),
         "created": _time(record.processed),
         "processing:software": {"geoseg": __version__},
-        "processing:lineage": f"geoseg {__version__}, model {record.model}",
+        "processing:lineage": f"geoseg {__version__}, {'model' if record.about is None else 'method'} {record.model}",
     }
+    if record.began is not None and record.acquired is not None:
+        properties |= {"start_datetime": _time(record.began), "end_datetime": _time(record.acquired)}
     if frame.crs is not None:
         crs = parse_crs(frame.crs)
         authority = crs.to_authority(min_confidence=100)
@@ -212,7 +221,7 @@ def _assets(folder: Path, record: RunRecord, sha256: Mapping[str, str]) -> dict[
 def _pixels(key: str, legend: Legend) -> Json:
     """What the pixels of a raster asset mean."""
     common: Json = {"data_type": "uint8", "nodata": NODATA}
-    if key == "classes":
+    if key in {"classes", "change"}:
         classes = [
             {
                 "value": entry.code,
@@ -225,9 +234,11 @@ def _pixels(key: str, legend: Legend) -> Json:
         ]
         return {
             **common,
-            "bands": [{"name": "class", "description": "Code of the class"}],
+            "bands": [{"name": "class", "description": f"Code of the {'class' if key == 'classes' else key}"}],
             "classification:classes": classes,
         }
+    if key == "magnitude":
+        return {"data_type": "float32", "nodata": "nan", "bands": [{"name": "magnitude"}]}
     if key == "confidence":
         return {
             **common,

@@ -33,11 +33,14 @@ _DASHED = "if(\"bridged\", 'dash', 'solid')"
 _CONFIDENCE = ((0, "#7a0403"), (40, "#d23105"), (60, "#f9a41a"), (80, "#e9e35b"), (100, "#1a9850"))
 """Percent and colour: red where the model guessed, green where it was sure."""
 
+_MAGNITUDE = ((0.0, "#fcfbf5"), (0.25, "#fee0b0"), (0.5, "#fc9259"), (0.75, "#d7301f"), (1.0, "#7f0000"))
+"""Share of the highest magnitude and colour."""
 
-def layer_qml(entry: ClassEntry, geometry: str, columns: Sequence[str]) -> str:
-    """The QML of a layer of polygons or lines (`geometry` as OGR names it) of a class."""
+
+def layer_qml(entries: Sequence[ClassEntry], geometry: str, columns: Sequence[str]) -> str:
+    """The QML of a layer of polygons or lines (`geometry` as OGR names it), of one class or several."""
     root = ET.Element("qgis", version=QGIS_VERSION, styleCategories="Symbology|Fields|MapTips")
-    root.extend(layer_elements(entry, geometry, columns))
+    root.extend(layer_elements(entries, geometry, columns))
     return _text(root)
 
 
@@ -51,12 +54,17 @@ def confidence_qml() -> str:
     return _raster_qml(confidence_renderer())
 
 
-def layer_elements(entry: ClassEntry, geometry: str, columns: Sequence[str]) -> list[ET.Element]:
+def layer_elements(entries: Sequence[ClassEntry], geometry: str, columns: Sequence[str]) -> list[ET.Element]:
     """Renderer, titles of columns and map tip of a layer, as they stand in a QML and in a project."""
     aliases = ET.Element("aliases")
     for index, name in enumerate(columns):
         ET.SubElement(aliases, "alias", index=str(index), field=name, name=title(name))
-    elements = [_symbol_renderer(entry, geometry, columns), aliases]
+    renderer = (
+        _symbol_renderer(entries[0], geometry, columns)
+        if len(entries) == 1
+        else _categories(entries, "status" if "status" in columns else "class")
+    )
+    elements = [renderer, aliases]
     tip = ET.Element("mapTip")
     if "confidence" in columns:
         tip.text = '<b>[% "class" %]</b> [% round(100 * "confidence") %] %'
@@ -90,6 +98,26 @@ def confidence_renderer(opacity: float = 1) -> ET.Element:
     for percent, color in _CONFIDENCE:
         ET.SubElement(shader, "item", value=str(percent), label=f"{percent} %", color=color, alpha="255")
     return renderer
+
+
+def magnitude_renderer(highest: float, opacity: float = 1) -> ET.Element:
+    """Magnitudes of change from clear to dark red, at `highest`."""
+    renderer = _renderer(
+        "singlebandpseudocolor", opacity, band="1", classificationMin="0", classificationMax=f"{highest:g}"
+    )
+    shader = ET.SubElement(
+        ET.SubElement(renderer, "rastershader"), "colorrampshader", colorRampType="INTERPOLATED",
+        classificationMode="1", clip="0", minimumValue="0", maximumValue=f"{highest:g}",
+    )  # fmt: skip
+    for share, color in _MAGNITUDE:
+        value = f"{share * highest:.4g}"
+        ET.SubElement(shader, "item", value=value, label=value, color=color, alpha="255")
+    return renderer
+
+
+def magnitude_qml(highest: float) -> str:
+    """The QML of a raster of magnitudes."""
+    return _raster_qml(magnitude_renderer(highest))
 
 
 def scene_renderer(bands_rgb: tuple[int, int, int], stretch: Stretch) -> ET.Element:
@@ -134,18 +162,36 @@ def _symbol_renderer(entry: ClassEntry, geometry: str, columns: Sequence[str]) -
         renderer.set("symbollevels", "1")  # casings below all lines, so that crossings are open
         core.set("pass", "1")
     else:
-        edge = ",".join(str(round(value * _DARKER)) for value in entry.rgb) + ",255"
-        fill = ",".join(map(str, (*entry.rgb, _FILL_ALPHA[entry.kind])))
-        properties = {"color": fill, "style": "solid", "outline_color": edge, "outline_style": "solid"}
-        properties |= {
-            "outline_width": f"{_OUTLINE_MM[entry.kind]:g}",
-            "outline_width_unit": "MM",
-            "joinstyle": "miter",
-        }
-        _symbol_layer(symbol, "SimpleFill", properties)
+        _fill(symbol, entry)
     ET.SubElement(renderer, "rotation")
     ET.SubElement(renderer, "sizescale")
     return renderer
+
+
+def _categories(entries: Sequence[ClassEntry], column: str) -> ET.Element:
+    """A symbol for each class of a layer of polygons, by a column."""
+    renderer = ET.Element("renderer-v2", type="categorizedSymbol", attr=column, symbollevels="0", forceraster="0")
+    categories, symbols = ET.SubElement(renderer, "categories"), ET.SubElement(renderer, "symbols")
+    for place, entry in enumerate(entries):
+        shown = {"render": "true", "symbol": str(place), "value": entry.name, "label": entry.name, "type": "string"}
+        ET.SubElement(categories, "category", shown)
+        name = {"type": "fill", "name": str(place), "alpha": "1", "clip_to_extent": "1", "force_rhr": "0"}
+        _fill(ET.SubElement(symbols, "symbol", name), entry)
+    ET.SubElement(renderer, "rotation")
+    ET.SubElement(renderer, "sizescale")
+    return renderer
+
+
+def _fill(symbol: ET.Element, entry: ClassEntry) -> None:
+    edge = ",".join(str(round(value * _DARKER)) for value in entry.rgb) + ",255"
+    fill = ",".join(map(str, (*entry.rgb, _FILL_ALPHA[entry.kind])))
+    properties = {"color": fill, "style": "solid", "outline_color": edge, "outline_style": "solid"}
+    properties |= {
+        "outline_width": f"{_OUTLINE_MM[entry.kind]:g}",
+        "outline_width_unit": "MM",
+        "joinstyle": "miter",
+    }
+    _symbol_layer(symbol, "SimpleFill", properties)
 
 
 def _line(symbol: ET.Element, rgb: tuple[int, ...], width_mm: float) -> ET.Element:

@@ -121,7 +121,7 @@ def _write_geopackage(layers: Sequence[Layer], out: Path) -> None:
             for layer in layers
         }  # fmt: skip
         _add_styles(
-            partial, {layer.name: layer_qml(layer.entry, layer.geometry, layer.schema.names) for layer in layers}
+            partial, {layer.name: layer_qml(layer.entries, layer.geometry, layer.schema.names) for layer in layers}
         )
         for name, count in counts.items():
             _check(partial, name, count, out)
