@@ -19,7 +19,7 @@ from skimage.filters import threshold_otsu
 from geoseg.change.frames import common_frame
 from geoseg.change.indices import choose_indices, difference_counts, middle_and_spread
 from geoseg.change.irmad import STILL, Canonical, Lines
-from geoseg.change.kernel import judge_block, measure_block, moments_of, sample_origin, windows_of
+from geoseg.change.kernel import gathered, judge_block, measure_block, moments_of, sample_origin, windows_of
 from geoseg.change.methods import ClassMethod, ImageMethod, Measured
 from geoseg.change.moments import CELL, Moments, blocks_of_cells, cells_of
 from geoseg.change.numbers import ChangeNumbers, count_block
@@ -353,16 +353,19 @@ def test_indices_rise_and_fall() -> None:
     pixels = np.array([30.0, 40.0, 90.0])[:, None, None] * np.ones((3, 2, 2))
     assert indices(pixels)[0, 0, 0] == pytest.approx((90 - 30) / 120)
     assert indices(pixels)[1, 0, 0] == pytest.approx((40 - 90) / 130)
-    with pytest.raises(UsageError, match="NBR needs the bands S2"):
+    with pytest.raises(UsageError, match="NBR needs S2"):
         choose_indices(("NBR",), ("red", "nir"))
+    with pytest.raises(UsageError, match="NIRvP needs PAR"):
+        choose_indices(("NIRvP",), ("red", "nir"))
     with pytest.raises(UsageError, match="no index 'NDXI'"):
         choose_indices(("NDXI",), ("red", "nir"))
     with pytest.raises(UsageError, match="role is known"):
         choose_indices((), ("band1", "band2"))
     differences = np.random.default_rng(0).normal(0.1, 0.05, (1, 300, 300))
-    middle, spread = middle_and_spread(difference_counts(differences, np.ones((300, 300), bool)))
-    assert middle[0] == pytest.approx(0.1, abs=0.002)
-    assert spread[0] == pytest.approx(0.05, abs=0.002)
+    for scale in (1, 400):  # as of an index that is no ratio, on pixels as stored
+        middle, spread = middle_and_spread(difference_counts(differences * scale, np.ones((300, 300), bool)))
+        assert middle[0] == pytest.approx(0.1 * scale, rel=0.02)
+        assert spread[0] == pytest.approx(0.05 * scale, rel=0.03)
 
 
 @pytest.mark.parametrize("name", ["cva", "irmad"])
@@ -451,6 +454,23 @@ def test_objects_are_added_removed_modified_or_unchanged_and_keep_their_ids() ->
     none = match_objects(before[:0], after[:0], 1.0)
     assert len(none.id) == 0
     assert set(match_objects(before[:0], after, 1.0).status) == {"added"}
+
+
+def test_ids_differ_in_degrees_too() -> None:
+    from geoseg.change.objects import match_objects  # noqa: PLC0415
+
+    houses = boxes(*((4.5 + k * 3e-4, 51.9, 4.5 + k * 3e-4 + 1e-4, 51.9001) for k in range(3)))
+    assert len(set(match_objects(houses, houses, 1e-5, 1e-8).id)) == 3
+
+
+def test_classes_are_known_beside_a_block_without_a_valid_pixel() -> None:
+    empty = Measured(np.zeros((512, 512), np.float32), np.full((512, 512), NODATA, np.uint8))
+    full = Measured(np.ones((512, 512), np.float32), np.ones((512, 512), np.uint8), np.ones((3, 512, 512), np.uint8))
+    left, right = Box(0, 0, 512, 512), Box(0, 512, 512, 512)
+    around, inside = windows_of(right, 9, Box(0, 0, 512, 1024))
+    found = gathered(around, [left, right], lambda box: empty if box == left else full)
+    assert found.states is not None
+    assert (found.states[(slice(None), *inside)] == 1).all()
 
 
 def test_objects_that_share_a_corner_alone_are_two() -> None:

@@ -38,8 +38,10 @@ _OF_WATER = {"NDWI", "MNDWI"}
 USUAL = ("NDVI", "NDWI", "NBR")
 """Taken where the bands for them are there, unless others are named."""
 
-LIMITS, BINS = (-2.0, 2.0), 4096
-"""Within which differences of indices are counted, and in how many bins."""
+BINS = 8192
+_FINE, _REACH = 1e-3, 30.0
+"""Differences are counted in bins that are even up to about `_FINE` and of equal ratio beyond (inverse hyperbolic
+sine), so that one set of bins serves indices of any size."""
 _MAD = 1.4826
 _LEAST = 0.01
 """No index is known better than this."""
@@ -106,25 +108,28 @@ def choose_indices(asked: Sequence[str], roles: tuple[str, ...]) -> Indices:
             )
         missing = sorted(_bands_of(spyndex.indices[name], spyndex) - there)
         if missing:
-            raise UsageError(f"--indices {name} needs the bands {', '.join(missing)}; there are {', '.join(roles)}")
+            raise UsageError(
+                f"--indices {name} needs {', '.join(missing)}; the bands that are known are {', '.join(roles)}"
+            )
     return Indices(tuple(asked) or tuple(fit), roles)
 
 
 def _bands_of(index: Any, spyndex: Any) -> set[str]:
-    return {name for name in index.bands if name not in spyndex.constants}
+    """What an index is made of, but for constants that have a value: some lists leave to the user, as a wavelength."""
+    constants = spyndex.constants
+    return {name for name in index.bands if name not in constants or constants[name].default is None}
 
 
 def difference_counts(differences: Array, valid: Array) -> Array:
     """(indices, BINS) int64: how many valid pixels lie in each bin of differences (indices, h, w)."""
-    low, high = LIMITS
-    bins = np.clip(((differences[:, valid] - low) / (high - low) * BINS).astype(np.int64), 0, BINS - 1)
+    places = np.arcsinh(differences[:, valid] / _FINE)
+    bins = np.clip(((places + _REACH) / (2 * _REACH) * BINS).astype(np.int64), 0, BINS - 1)
     return np.stack([np.bincount(row, minlength=BINS) for row in bins]).astype(np.int64)
 
 
 def middle_and_spread(counts: Array) -> tuple[Array, Array]:
     """Median and scaled median deviation, (indices,) each, of counts (indices, BINS)."""
-    low, high = LIMITS
-    centres = low + (np.arange(BINS) + 0.5) * (high - low) / BINS
+    centres = np.sinh(-_REACH + (np.arange(BINS) + 0.5) * 2 * _REACH / BINS) * _FINE
     middles, spreads = [], []
     for row in counts:
         middle = _median(centres, row)

@@ -161,15 +161,18 @@ def windows_of(box: Box, halo: int, frame: Box) -> tuple[Box, tuple[slice, slice
 
 def gathered(around: Box, boxes: list[Box], read: Callable[[Box], Measured]) -> Measured:
     """What was found in a part of the frame, of the blocks that share it."""
-    parts = [(other, other & around) for other in boxes if other & around]
-    first = read(parts[0][0])
     magnitude, code = np.zeros(around.shape, np.float32), np.full(around.shape, NODATA, np.uint8)
-    states = None if first.states is None else np.zeros((len(first.states), *around.shape), np.uint8)
-    for other, common in parts:
+    states: Array | None = None
+    for other in boxes:
+        common = other & around
+        if not common:
+            continue
         found = read(other).crop(common.slices(other))
         at = common.slices(around)
         magnitude[at], code[at] = found.magnitude, found.code
-        if states is not None and found.states is not None:
+        if found.states is not None:  # a block without a valid pixel has none
+            if states is None:
+                states = np.zeros((len(found.states), *around.shape), np.uint8)
             states[(slice(None), *at)] = found.states
     return Measured(magnitude, code, states)
 

@@ -18,8 +18,6 @@ _MET = 0.2
 """Of the smaller of two objects, what they must share to be one."""
 _LEFT_OUT = 0.1
 """Of an object, what may lie further from the other date's than the tolerance while it is called unchanged."""
-_GRID = 1e-3
-"""To which coordinates are rounded before an id is made of them."""
 
 
 @dataclass(frozen=True)
@@ -37,13 +35,13 @@ class Matched:
     id: Array
 
 
-def match_objects(before: Array, after: Array, tolerance: float) -> Matched:
+def match_objects(before: Array, after: Array, tolerance: float, grid: float = 1e-3) -> Matched:
     """Match polygons of two dates in one CRS.
 
     Two belong together if they share a fifth of the smaller one. They are unchanged if, but for a tenth, each lies
     within `tolerance` (map units) of the other, so that a shift of that size explains the difference; else modified.
-    An id is made of the earlier outline (of an added object, of the later one): the same objects have the same ids in
-    every comparison.
+    An id is made of the earlier outline (of an added object, of the later one), to `grid` map units: the same objects
+    have the same ids in every comparison.
     """
     groups = _groups(before, after)
     ones, others = zip(*groups, strict=True) if groups else ((), ())
@@ -58,7 +56,7 @@ def match_objects(before: Array, after: Array, tolerance: float) -> Matched:
         iou[both] = shared / (shapely.area(a) + shapely.area(b) - shared)
         near = _beyond(a, b, tolerance) & _beyond(b, a, tolerance)
         status[np.flatnonzero(both)[near]] = "unchanged"
-    names = [_id(b if a is None else a) for a, b in zip(one, other, strict=True)]
+    names = [_id(b if a is None else a, grid) for a, b in zip(one, other, strict=True)]
     return Matched(one, other, status, iou, np.array(names, object))
 
 
@@ -105,6 +103,6 @@ def _beyond(these: Array, others: Array, tolerance: float) -> Array:
     return few
 
 
-def _id(polygon: shapely.Geometry) -> str:
-    rounded = shapely.normalize(shapely.set_precision(polygon, _GRID, mode="pointwise"))
+def _id(polygon: shapely.Geometry, grid: float) -> str:
+    rounded = shapely.normalize(shapely.set_precision(polygon, grid, mode="pointwise"))
     return hashlib.sha256(shapely.to_wkb(rounded, byte_order=1)).hexdigest()[:12]

@@ -34,6 +34,8 @@ _COARSER = 1.05
 """Beyond so many pixels of the scene to one of the frame they are averaged, else interpolated by cubics."""
 _MOST_PIXELS = 64
 """So many along a side are averaged into one at most: beyond that a sample of them is."""
+_MOST_SIDE = 1024
+"""Side, in pixels of the scene, of what is read at a time."""
 _EMPTY = 1e-9
 """A pixel with less weight than this does not count, and need not be valid."""
 
@@ -80,6 +82,19 @@ class WarpedScene:
         copied = self._copied
         if copied is not None:
             return _read_padded(self.scene, Box(box.row + copied[0], box.col + copied[1], *box.shape))
+        side = max(1, floor(_MOST_SIDE / max(1.0, _ratio(self.scene.frame, self.frame))))
+        if max(box.shape) <= side:
+            return self._read(box)
+        # Of a much finer scene as much is held at a time as of one of the same resolution.
+        pixels, valid = np.zeros((len(self.roles), *box.shape), self.dtype), np.zeros(box.shape, bool)
+        for row in range(box.row, box.bottom, side):
+            for col in range(box.col, box.right, side):
+                part = Box(row, col, side, side) & box
+                at = part.slices(box)
+                pixels[(slice(None), *at)], valid[at] = self._read(part)
+        return pixels, valid
+
+    def _read(self, box: Box) -> tuple[Array, Array]:
         affine = _between(self.scene.frame, self.frame)
         if affine is not None and not affine.b and not affine.d:
             return self._along_axes(box, affine)
@@ -296,18 +311,20 @@ def same_place(one: str | None, other: str | None) -> bool:
     return bool(parse_crs(one).equals(parse_crs(other), ignore_axis_order=True))
 
 
-@lru_cache(maxsize=32)
 def _averaged(scene: Frame, frame: Frame) -> int:
-    """How many places along each side of a pixel of the frame are looked at, in its middle: one where it is finer."""
-    height, width = frame.shape
-    place = Box(height // 2, width // 2, 1, 1)
-    row, col = _interpolated(frame, scene, np.array([0.0, 1.0]) + place.row, np.array([0.0, 1.0]) + place.col)
-    down, across = (
-        np.hypot(*(axis[1, 0] - axis[0, 0] for axis in (row, col))),
-        np.hypot(*(axis[0, 1] - axis[0, 0] for axis in (row, col))),
-    )
-    ratio = float(max(down, across))
-    return 1 if not ratio > _COARSER else min(ceil(ratio), _MOST_PIXELS)
+    """How many places along each side of a pixel of the frame are looked at: one where the scene is no finer."""
+    ratio = _ratio(scene, frame)
+    return 1 if ratio <= _COARSER else min(ceil(ratio), _MOST_PIXELS)
+
+
+@lru_cache(maxsize=32)
+def _ratio(scene: Frame, frame: Frame) -> float:
+    """How many pixels of the scene there are along a side of one of the frame, in its middle; 1 where it is lost."""
+    row, col = frame.shape[0] // 2, frame.shape[1] // 2
+    rows, cols = transformed(frame, scene)(np.array([0.0, 1.0, 0.0]) + row, np.array([0.0, 0.0, 1.0]) + col)
+    down, across = (float(np.hypot(rows[k] - rows[0], cols[k] - cols[0])) for k in (1, 2))
+    ratio = max(down, across)
+    return ratio if np.isfinite(ratio) else 1.0
 
 
 @lru_cache(maxsize=32)

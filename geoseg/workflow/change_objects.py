@@ -10,6 +10,7 @@ import pyogrio
 import shapely
 
 from geoseg.change.objects import STATUSES, Matched, match_objects
+from geoseg.frame import parse_crs
 from geoseg.legend import ClassEntry, Legend
 from geoseg.vector.measure import areas_and_perimeters_m
 from geoseg.write import Layer
@@ -56,7 +57,9 @@ def object_layer(runs: ObjectRuns, entry: ClassEntry, frame: Frame) -> tuple[Lay
     # What the later date shows at a place plus the shift is what the earlier one shows there.
     by = np.array([t.a * col + t.b * row, t.d * col + t.e * row])
     after = shapely.transform(after, lambda xy: xy - by)
-    matched = match_objects(before, after, (runs.tolerance_px + _BEYOND_PX) * frame.pixel_size)
+    geographic = frame.crs is not None and parse_crs(frame.crs).is_geographic
+    tolerance = (runs.tolerance_px + _BEYOND_PX) * frame.pixel_size
+    matched = match_objects(before, after, tolerance, 1e-8 if geographic else 1e-3)  # about a millimetre
     rows = _rows(matched, entry, frame)
     counts: dict[str, int] = {status: int((matched.status == status).sum()) for status in STATUSES}
     layer = Layer.of(entry.name + ENDING, rows, Legend(STATUS_ENTRIES))

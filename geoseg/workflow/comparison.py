@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 _LEAST_PIXELS = 9
 """Patches of fewer pixels are no change, unless something else is said."""
+_ROUNDING = 1e-6
+"""Nine pixels of 0.09 m2 are 0.81 m2, whatever floating point makes of it."""
 _MOST_PIXELS = 2048
 """Of the smallest patch: blocks look so far around themselves."""
 
@@ -145,7 +147,7 @@ class Comparison:
 def sieve_of(settings: ChangeSettings, common: CommonFrame) -> Sieve:
     """How small patches of change may be on a frame. Raises UsageError where that is more than blocks look around."""
     area = pixel_area_m2(common.frame)
-    pixels = _LEAST_PIXELS if settings.mmu is None else ceil(settings.mmu / (area or 1.0))
+    pixels = _LEAST_PIXELS if settings.mmu is None else ceil(settings.mmu / (area or 1.0) - _ROUNDING)
     if pixels > _MOST_PIXELS:
         raise UsageError(
             f"mmu is {settings.mmu} m2, {pixels} pixels of the frame; it takes up to {_MOST_PIXELS} of them; choose a "
