@@ -154,11 +154,11 @@ CHANGE_CHOICES = {
 }
 CHOICES = {
     "blend": ("hann", "gaussian", "pyramid", "crop"),
-    "engine": ("auto", "torch"),
-    "precision": ("auto", "fp32", "bf16", "fp16"),
+    "engine": ("auto", "torch", "openvino", "onnx"),
+    "precision": ("auto", "fp32", "bf16", "fp16", "int8"),
 }
 _DEVICE = re.compile(r"auto|cpu|cuda(:[0-9]{1,3})?")
-_OTHER_VARIABLES = {"GEOSEG_MODELS"}
+_OTHER_VARIABLES = {"GEOSEG_MODELS", "GEOSEG_CACHE"}
 _LEAST = {
     "tile": 32, "overlap": 0, "block": 1, "batch": 1, "workers": 0, "threads": 1, "min_area": 0, "min_hole": 0,
     "simplify": 0,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,9 @@ for library in ("OMP", "MKL", "OPENBLAS"):
 for name in [key for key in os.environ if key.startswith("GEOSEG_")]:
     del os.environ[name]
 os.environ["GEOSEG_MODELS"] = str(Path(__file__).parent / "no-models-here")
+
+# One for all processes that test, and for the commands that they start.
+os.environ["GEOSEG_CACHE"] = str(Path(tempfile.gettempdir()) / f"geoseg-tests-{getpass.getuser()}")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 DATA = REPOSITORY.parent / "shared" / "data"

@@ -70,6 +70,16 @@ def test_segment_prints_paths_and_records_its_command(geoseg, scene: str, model:
     assert "classes.tif is not what the run wrote" in told.err
 
 
+def test_export_writes_onnx_and_says_what_int8_needs(geoseg, model: str, tmp_path: Path) -> None:
+    told = geoseg("export", model, "--out", tmp_path / "network.onnx")
+    assert (told.code, told.out.strip()) == (0, str(tmp_path / "network.onnx"))
+    assert (tmp_path / "network.onnx").stat().st_size > 100_000
+    assert geoseg("export", model, "--out", tmp_path / "folder").code == 2
+    told = geoseg("export", model, "--out", tmp_path / "folder", "--int8", "--calibration", "*.tif")
+    assert told.code == 2
+    assert "needs --calibration SCENES and --validation SCENES LABELS" in told.err
+
+
 def test_vectorize_and_evaluate_speak_of_a_run(geoseg, scene: str, model: str, tmp_path: Path) -> None:
     out = tmp_path / "run"
     assert geoseg("segment", scene, "--out", out, "--model", model, "--no-vectors", "--quiet").err == ""

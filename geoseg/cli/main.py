@@ -176,6 +176,46 @@ def evaluate(predicted: str, truth: str, *, remap: str, as_json: bool) -> None:
     click.echo(_json(scores) if as_json else scores_text(scores))
 
 
+@geoseg.command()
+@click.argument("model", metavar="NAME|DIR")
+@click.option(
+    "--out", metavar="DIR|FILE.onnx", type=click.Path(), required=True, help="Bundle, or ONNX file, to write."
+)
+@click.option("--int8", is_flag=True, help="A bundle that also has its network in int8, for --precision int8.")
+@click.option(
+    "--calibration", metavar="SCENES", multiple=True, help="With --int8: scenes that show the range of values."
+)
+@click.option(
+    "--validation", metavar="SCENES LABELS", nargs=2, multiple=True,
+    help="With --int8: scenes with class rasters that judge; folders with files of the same names.",
+)  # fmt: skip
+@click.option("--bands", metavar="ROLE=N,...", help="With --int8: which band of the scenes is red, green, blue, nir.")
+@click.option("--remap", metavar="CODE=CODE,...", default="", help="Codes of the labels to count as others.")
+@speech_options
+def export(
+    model: str, *, out: str, int8: bool, calibration: tuple[str, ...], validation: tuple[tuple[str, str], ...],
+    bands: str | None, remap: str, quiet: bool, log_json: bool,
+) -> None:  # fmt: skip
+    """Write a model as an ONNX file, or as a bundle with int8 weights.
+
+    SCENES is a file, a folder or a quoted pattern; --calibration and --validation may be given several times.
+    """
+    from geoseg.workflow.exporting import Evidence, export_graph, export_int8  # noqa: PLC0415
+    from geoseg.workflow.scoring import parse_remap  # noqa: PLC0415
+
+    if not int8:
+        if not out.endswith(".onnx") or calibration or validation:
+            raise click.UsageError("--out takes a file that ends with .onnx, or give --int8 and a folder")
+        click.echo(export_graph(model, Path(out)))
+        return
+    if not (calibration and validation):
+        raise click.UsageError("--int8 needs --calibration SCENES and --validation SCENES LABELS")
+    with closing(open_progress(quiet=quiet, log_json=log_json)) as progress:
+        evidence = Evidence(calibration, validation, bands, parse_remap(remap))
+        bundle = export_int8(model, Path(out), evidence, progress.note)
+    click.echo(bundle.path)
+
+
 @geoseg.group(invoke_without_command=True)
 @click.pass_context
 def models(context: click.Context) -> None:

@@ -6,10 +6,11 @@ import hashlib
 import json
 import os
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import isfinite
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,9 +19,14 @@ from geoseg.legend import Legend
 from geoseg.scene.roles import BandNeeds
 from geoseg.scene.scaling import ScalingRule
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 FORMAT = "geoseg-bundle/1"
 WEIGHTS = "weights.safetensors"
 MANIFEST = "model.json"
+INT8 = ("int8.xml", "int8.bin")
+"""The files of a bundle that hold its network in int8: an OpenVINO model for tiles of the bundle's size."""
 _ENCODER = re.compile(r"[\w.\-]+", re.ASCII)
 
 Array = np.ndarray[Any, Any]
@@ -57,6 +63,10 @@ class ModelBundle:
     card: dict[str, Any] = field(default_factory=dict)
     """The data card: training data, labels, known weaknesses."""
     scores: dict[str, Any] = field(default_factory=dict)
+    agreement: dict[str, float] = field(default_factory=dict)
+    """By precision (bf16, int8) the share of pixels of real scenes that have the class of fp32."""
+    files: dict[str, str] = field(default_factory=dict)
+    """Further files of the bundle, each with its SHA-256: `int8.xml` and `int8.bin`, the network in whole numbers."""
     sha256: str = ""
     """Of the weights file."""
     path: Path | None = None
@@ -104,6 +114,8 @@ class ModelBundle:
             "licence": self.licence,
             "card": self.card,
             "scores": self.scores,
+            "agreement": self.agreement,
+            "files": self.files,
             "weights": {"file": WEIGHTS, "sha256": self.sha256},
         }
 
@@ -133,6 +145,8 @@ class ModelBundle:
                 licence=str(data["licence"]),
                 card=dict(data.get("card", {})),
                 scores=dict(data.get("scores", {})),
+                agreement={str(name): float(share) for name, share in data.get("agreement", {}).items()},
+                files={str(name): str(sha256) for name, sha256 in data.get("files", {}).items()},
                 sha256=str(data["weights"]["sha256"]),
                 path=path,
             )
@@ -184,6 +198,8 @@ def _check(bundle: ModelBundle, where: Path) -> None:
         raise BundleError(f"{where}: each band needs a mean, and a std above 0")
     if not 0 < bundle.gsd_m[0] <= bundle.gsd_m[1]:
         raise BundleError(f"{where}: gsd_m is {list(bundle.gsd_m)}; it needs the finest, then the coarsest, in metres")
+    if set(bundle.files) - set(INT8):
+        raise BundleError(f"{where}: files names {sorted(set(bundle.files) - set(INT8))}; it takes {list(INT8)}")
     if bundle.tile < 32 or bundle.tile % 32:
         raise BundleError(f"{where}: tile is {bundle.tile}; it must be a multiple of 32")
 
@@ -240,13 +256,22 @@ def load_bundle(folder: Path) -> ModelBundle:
     return ModelBundle.from_json(data, folder)
 
 
-def save_bundle(bundle: ModelBundle, weights: bytes, folder: Path) -> ModelBundle:
-    """Write a bundle: weights (safetensors bytes) first, `model.json` last and at once; returns it with its hash."""
-    from dataclasses import replace  # noqa: PLC0415
+def save_bundle(
+    bundle: ModelBundle, weights: bytes, folder: Path, files: Mapping[str, bytes] = MappingProxyType({})
+) -> ModelBundle:
+    """Write a bundle: weights (safetensors bytes) and further files first, `model.json` last and at once.
 
+    Returns it with all hashes.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    saved = replace(bundle, sha256=hashlib.sha256(weights).hexdigest(), path=folder)
-    for name, content in ((WEIGHTS, weights), (MANIFEST, (json.dumps(saved.to_json(), indent=2) + "\n").encode())):
+    saved = replace(
+        bundle,
+        sha256=hashlib.sha256(weights).hexdigest(),
+        files={name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
+        path=folder,
+    )
+    manifest = (json.dumps(saved.to_json(), indent=2) + "\n").encode()
+    for name, content in {WEIGHTS: weights, **files, MANIFEST: manifest}.items():
         partial = folder / f".{name}.partial"
         partial.write_bytes(content)
         partial.replace(folder / name)
@@ -255,15 +280,24 @@ def save_bundle(bundle: ModelBundle, weights: bytes, folder: Path) -> ModelBundl
 
 def weights_path(bundle: ModelBundle) -> Path:
     """The weights file of a bundle, after its hash was compared; raises BundleError where it is not the stated one."""
+    return _checked(bundle, WEIGHTS, bundle.sha256)
+
+
+def bundle_file(bundle: ModelBundle, name: str) -> Path:
+    """One of the further files of a bundle, as `weights_path`."""
+    if name not in bundle.files:
+        raise BundleError(f"the model {bundle.name!r} has no file {name}")
+    return _checked(bundle, name, bundle.files[name])
+
+
+def _checked(bundle: ModelBundle, name: str, sha256: str) -> Path:
     if bundle.path is None:
-        raise BundleError(f"the model {bundle.name!r} has no folder, so it has no weights")
-    path = bundle.path / WEIGHTS
+        raise BundleError(f"the model {bundle.name!r} has no folder, so it has no {name}")
+    path = bundle.path / name
     try:
         found = hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:
         raise BundleError(f"{path} cannot be read: {error.strerror}") from error
-    if found != bundle.sha256:
-        raise BundleError(
-            f"{path} is damaged or was changed: sha256 {found[:12]}..., model.json says {bundle.sha256[:12]}..."
-        )
+    if found != sha256:
+        raise BundleError(f"{path} is damaged or was changed: sha256 {found[:12]}..., model.json says {sha256[:12]}...")
     return path

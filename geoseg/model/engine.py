@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import sys
+import re
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from geoseg.errors import UsageError
+from geoseg.model.hardware import bf16_pays, may_have_gpu
 from geoseg.model.lanes import Lanes
 
 if TYPE_CHECKING:
@@ -114,22 +116,76 @@ def _pool(source: EngineSource) -> Lanes:
 def open_engine(bundle: ModelBundle, choice: EngineChoice, network_tile: int) -> Engine:
     """The engine for a bundle; `network_tile` is the side to which tiles are resampled where theirs is another.
 
-    Raises EnvironmentFault where the device is not there, BundleError where the weights do not fit.
+    Raises UsageError for a choice that cannot be, EnvironmentFault where device or library are not there, BundleError
+    where the weights do not fit.
     """
-    if choice.engine not in {"auto", "torch"}:
-        raise UsageError(f"--engine: {choice.engine!r} is not one of auto, torch")
+    chosen = choose_engine(bundle, choice)
+    if chosen.engine == "openvino":
+        from geoseg.model.graph_engine import open_openvino  # noqa: PLC0415  # each loads its library alone
+
+        return open_openvino(bundle, chosen, network_tile)
+    if chosen.engine == "onnx":
+        from geoseg.model.graph_engine import open_onnxruntime  # noqa: PLC0415
+
+        return open_onnxruntime(bundle, chosen, network_tile)
     from geoseg.model.torch_engine import open_torch_engine  # noqa: PLC0415  # torch takes 1.6 s to import
 
-    return open_torch_engine(bundle, choice, network_tile)
+    return open_torch_engine(bundle, chosen, network_tile)
 
 
-def dask_worker() -> Any:
-    """The Dask worker whose task this thread runs; None outside of one."""
-    if "distributed" not in sys.modules:  # then this is no worker, and it takes 0.7 s to import
-        return None
-    from distributed import get_worker  # noqa: PLC0415
+def choose_engine(bundle: ModelBundle, choice: EngineChoice) -> EngineChoice:
+    """The choice with nothing left to `auto` but which of several GPUs.
 
-    try:
-        return get_worker()
-    except ValueError:
-        return None
+    On a GPU that is torch; on a CPU OpenVINO, the fastest there, if it is installed. The precision is bf16 where the
+    machine gains by it and the bundle has it on record that at least `AGREEMENT` of pixels keep their class, else fp32.
+    """
+    device = _device(choice)
+    engine = choice.engine
+    if engine not in _PRECISIONS and engine != "auto":
+        raise UsageError(f"--engine: {engine!r} is not one of auto, {', '.join(_PRECISIONS)}")
+    if engine == "auto":
+        only_openvino = choice.precision == "int8"
+        engine = "openvino" if device == "cpu" and (only_openvino or find_spec("openvino")) else "torch"
+    if engine != "torch" and device != "cpu":
+        raise UsageError(f"--engine {engine} runs on the CPU alone; use --device cpu, or --engine torch on a GPU")
+    precision = choice.precision
+    if precision == "auto":
+        safe = bundle.agreement.get("bf16", 0.0) >= AGREEMENT
+        precision = _faster_precision(engine, device) if safe else "fp32"
+    if precision not in _PRECISIONS[engine]:
+        there = ", ".join(_PRECISIONS[engine])
+        raise UsageError(f"--precision: {precision!r} is none of what --engine {engine} takes: auto, {there}")
+    if precision == "fp16" and device == "cpu":
+        raise UsageError("--precision: fp16 runs on a GPU alone; use bf16 or fp32 on the CPU")
+    if precision == "int8" and not bundle.files:
+        raise UsageError(
+            f"--precision int8: the model {bundle.name} has no int8 weights; make them with geoseg export --int8"
+        )
+    return replace(choice, engine=engine, device=device, precision=precision)
+
+
+AGREEMENT = 0.995
+"""What has the class of fp32 at so many pixels may stand in for it unasked."""
+_PRECISIONS = {"torch": ("fp32", "bf16", "fp16"), "openvino": ("fp32", "bf16", "int8"), "onnx": ("fp32",)}
+_DEVICE = re.compile(r"cpu|cuda(:[0-9]+)?", re.ASCII)
+
+
+def _device(choice: EngineChoice) -> str:
+    """`cpu`, `cuda` or `cuda:N`; torch, which takes seconds to load, is asked only where there may be a GPU."""
+    if choice.device != "auto":
+        if not _DEVICE.fullmatch(choice.device):
+            raise UsageError(f"--device: {choice.device!r} is not one of auto, cpu, cuda, cuda:N")
+        return choice.device
+    if choice.engine in {"openvino", "onnx"} or choice.precision == "int8" or not may_have_gpu():
+        return "cpu"
+    import torch  # noqa: PLC0415
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _faster_precision(engine: str, device: str) -> str:
+    if device == "cpu":
+        return "bf16" if bf16_pays() and "bf16" in _PRECISIONS[engine] else "fp32"
+    import torch  # noqa: PLC0415  # which runs the network there
+
+    return "bf16" if torch.cuda.is_bf16_supported() else "fp16"  # which rounds less

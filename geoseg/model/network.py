@@ -92,8 +92,3 @@ def load_network(bundle: ModelBundle) -> nn.Module:
         )
     network.load_state_dict(weights)
     return network.eval()
-
-
-def best_device() -> torch.device:
-    """The first GPU, else the CPU."""
-    return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")

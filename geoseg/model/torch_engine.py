@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from geoseg.errors import EnvironmentFault, UsageError
-from geoseg.model.engine import LEVELS, dask_worker
-from geoseg.model.network import best_device, load_network
+from geoseg.errors import EnvironmentFault
+from geoseg.model.engine import LEVELS
+from geoseg.model.hardware import dask_worker, threads_here
+from geoseg.model.network import load_network
 
 if TYPE_CHECKING:
     from geoseg.model.bundle import ModelBundle
@@ -29,6 +30,7 @@ Array = np.ndarray[Any, Any]
 
 _M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD = -3, -1
 """As malloc.h has them."""
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _STREAMS = 2
 """Batches under way on a GPU: while one is computed, another travels."""
 _LARGEST_BATCH = 8
@@ -40,11 +42,11 @@ _GATHER_S = 0.005
 
 
 def open_torch_engine(bundle: ModelBundle, choice: EngineChoice, network_tile: int) -> Engine:
-    """The engine of a bundle in torch, in fp32 or under bf16/fp16 autocast, as `open_engine`."""
+    """The engine of a bundle in torch, in fp32 or under bf16/fp16 autocast, as `open_engine`, of a choice made."""
     device = _device(choice.device)
-    network = _Network(bundle, device, _precision(choice.precision, device), network_tile)
+    network = _Network(bundle, device, _DTYPES[choice.precision], network_tile)
     if device.type == "cpu":
-        return CpuEngine(network, choice.threads or _threads_here())
+        return CpuEngine(network, choice.threads or threads_here())
     return GpuEngine(network, choice.batch)
 
 
@@ -66,23 +68,31 @@ class _Network:
         shape = x.shape[-2:]
         with torch.inference_mode():
             x = x.to(self.device, memory_format=torch.channels_last, non_blocking=True)
-            x = self._resize(x, (self.tile, self.tile), antialias=True)
+            x = _resize(x, (self.tile, self.tile), antialias=True)
             # Weights are cast anew each time: torch's cache of them is one for all threads, and hands a weight to one
             # stream of a GPU while another is still casting it.
             low = self.dtype != torch.float32
             with torch.autocast(self.device.type, self.dtype, enabled=low, cache_enabled=False):
                 logits = self._network(x)
             probabilities = torch.softmax(logits.float(), dim=1)  # (N, C, tile, tile)
-            probabilities = self._resize(probabilities, shape, antialias=False)
+            probabilities = _resize(probabilities, shape, antialias=False)
             return probabilities.mul_(LEVELS).round_().to(torch.int16).contiguous()
 
-    def _resize(self, x: torch.Tensor, shape: tuple[int, ...], *, antialias: bool) -> torch.Tensor:
-        if x.shape[-2:] == shape:
-            return x
-        resized: torch.Tensor = torch.nn.functional.interpolate(
-            x, shape, mode="bilinear", align_corners=False, antialias=antialias
-        )
-        return resized
+
+def _resize(x: torch.Tensor, shape: tuple[int, ...], *, antialias: bool) -> torch.Tensor:
+    if x.shape[-2:] == shape:
+        return x
+    resized: torch.Tensor = torch.nn.functional.interpolate(
+        x, shape, mode="bilinear", align_corners=False, antialias=antialias
+    )
+    return resized
+
+
+def resize(x: Array, shape: tuple[int, ...], *, antialias: bool) -> Array:
+    """Images (N, channels, h, w) float32, bilinearly to another (h, w), on one thread."""
+    torch.set_num_threads(1)  # of this thread
+    resized: Array = _resize(torch.from_numpy(x), shape, antialias=antialias).numpy()
+    return resized
 
 
 class CpuEngine:
@@ -227,39 +237,15 @@ class GpuEngine:
         return first | {place + half: levels for place, levels in second.items()}
 
 
-def _device(wanted: str) -> torch.device:
-    if wanted == "auto":
-        return best_device()
-    if wanted == "cpu":
+def _device(chosen: str) -> torch.device:
+    """The device of a choice made; `cuda` is that of this worker's place."""
+    kind, _, index = chosen.partition(":")
+    if kind == "cpu":
         return torch.device("cpu")
-    kind, _, index = wanted.partition(":")
-    if kind != "cuda" or (index and not index.isdigit()):
-        raise UsageError(f"--device: {wanted!r} is not one of auto, cpu, cuda, cuda:N")
     count = torch.cuda.device_count()
     if int(index or 0) >= count:
-        raise EnvironmentFault(f"--device {wanted}: this machine shows {count} CUDA devices; use --device cpu")
+        raise EnvironmentFault(f"--device {chosen}: this machine shows {count} CUDA devices; use --device cpu")
     return torch.device("cuda", int(index) if index else _place() % count)
-
-
-def _precision(wanted: str, device: torch.device) -> torch.dtype:
-    named = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-    if wanted in named:
-        if wanted == "fp16" and device.type == "cpu":
-            raise UsageError("--precision: fp16 runs on a GPU alone; use bf16 or fp32 on the CPU")
-        return named[wanted]
-    if wanted != "auto":
-        raise UsageError(f"--precision: {wanted!r} is not one of auto, fp32, bf16, fp16")
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-    # Without bf16 instructions, autocast on a CPU emulates them, slower than fp32.
-    supported = torch.ops.mkldnn._is_mkldnn_bf16_supported()  # noqa: SLF001  # torch offers no other way to ask
-    return torch.bfloat16 if supported else torch.float32
-
-
-def _threads_here() -> int:
-    """The threads that are ours: those of the Dask worker on a cluster, else all cores."""
-    worker = dask_worker()
-    return worker.state.nthreads if worker is not None else os.cpu_count() or 1
 
 
 def _place() -> int:

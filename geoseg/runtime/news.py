@@ -10,7 +10,7 @@ import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from geoseg.model.engine import dask_worker
+from geoseg.model.hardware import dask_worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

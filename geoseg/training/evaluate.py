@@ -39,9 +39,9 @@ def evaluate_rasters(
     are left out. Raises FrameMismatchError where the rasters lie on different grids, InputError where the truth holds
     a code that the legend lacks, or is too large for `whole`.
     """
-    first, second = _open(predicted), _open(truth)
+    first, second = open_classes(predicted), open_classes(truth)
     require_one_grid(first.frame, second.frame, str(predicted), str(truth))
-    rename = _renaming(legend, remap or {}, str(truth))
+    rename = renaming(legend, remap or {}, str(truth))
     height, width = second.frame.shape
     rows = max(1, _STRIP_PIXELS // width)
     strips = [Box(top, 0, min(rows, height - top), width) for top in range(0, height, rows)]
@@ -52,12 +52,12 @@ def evaluate_rasters(
                 "cut it into pieces or score pixels alone"
             )
         return score_arrays(
-            np.concatenate([_codes(first, strip) for strip in strips]),
-            np.concatenate([rename(_codes(second, strip)) for strip in strips]),
+            np.concatenate([codes_of(first, strip) for strip in strips]),
+            np.concatenate([rename(codes_of(second, strip)) for strip in strips]),
             legend,
         )
     confusion = sum(
-        (confusion_matrix(_codes(first, strip), rename(_codes(second, strip)), legend.codes) for strip in strips),
+        (confusion_matrix(codes_of(first, strip), rename(codes_of(second, strip)), legend.codes) for strip in strips),
         start=np.zeros((len(legend.codes), len(legend.codes) + 1), np.int64),
     )
     return {"pixels": pixel_scores(confusion, legend.names), "objects": {}, "boundaries": {}}
@@ -81,21 +81,27 @@ def require_one_grid(first: Frame, second: Frame, first_name: str, second_name: 
     )
 
 
-def _open(path: str | Path) -> FileScene:
+def open_classes(path: str | Path) -> FileScene:
+    """A class raster; raises InputError where it is none."""
     raster = open_scene(path, BandNeeds(("class",)), bands={"class": 1}, require_crs=False)
     if raster.dtype != "uint8":
         raise InputError(f"{path} is {raster.dtype}; a class raster holds codes in uint8")
     return raster
 
 
-def _codes(raster: FileScene, box: Box) -> Codes:
+def codes_of(raster: FileScene, box: Box) -> Codes:
+    """The codes (h, w) of a box of a class raster, `NODATA` where it has none."""
     pixels, valid = raster.read(box)
     codes: Codes = pixels[0]
     codes[~valid] = NODATA
     return codes
 
 
-def _renaming(legend: Legend, remap: dict[int, int], name: str) -> Callable[[Codes], Codes]:
+def renaming(legend: Legend, remap: dict[int, int], name: str) -> Callable[[Codes], Codes]:
+    """What turns codes of the truth into codes of a legend; it raises InputError for one that is none, naming `name`.
+
+    Raises UsageError where `remap` leads to no class.
+    """
     known = {*legend.codes, NODATA}
     table = np.arange(256, dtype=np.uint8)
     for code, target in remap.items():

@@ -21,7 +21,7 @@ from geoseg.training.initial import initialise
 from geoseg.training.losses import SegmentationLoss
 from geoseg.training.record import draw_curves, plain
 from geoseg.training.samples import SampleIndex, gather
-from geoseg.training.validate import headline, validate
+from geoseg.training.validate import bf16_agreement, headline, validate
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -170,13 +170,18 @@ class _Run:
         scores = stored.scores
         weights = weights_path(stored).read_bytes()
         wanted, there = list(self.config.fit.bias), scores.get("bias", [])
+        agreement = stored.agreement
         if not scores.get("all_windows") or wanted != there:
             biased = with_bias(load(weights), wanted, there)
             weights = save(biased)
             self.judged.load_state_dict(biased)
             judged = validate(self.judged, self.config, self.held_out)
             scores = {"validation": judged, "step": scores["step"], "bias": wanted, "all_windows": True}
-        bundle = save_bundle(replace(self.config.bundle, scores=scores), weights, folder)
+            agreement = {}
+        if not agreement:
+            self.judged.load_state_dict(load(weights))
+            agreement = {"bf16": round(bf16_agreement(self.judged, self.config, self.held_out), 5)}
+        bundle = save_bundle(replace(self.config.bundle, scores=scores, agreement=agreement), weights, folder)
         draw_curves(self.history, self.out / "curves.png")
         self.say(f"wrote {folder}")
         return bundle

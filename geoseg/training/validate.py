@@ -44,6 +44,30 @@ def validate(
     return results
 
 
+def bf16_agreement(network: nn.Module, config: TrainConfig, scenes: tuple[LabelledScene, ...]) -> float:
+    """The share of pixels that get the same class in bf16 as in fp32, with and without optional bands.
+
+    Looked at are windows of every source, as many as between steps. The network is left in evaluation mode.
+    """
+    network.eval()
+    same = pixels = 0
+    for source in dict.fromkeys(scene.source for scene in scenes):
+        chosen = tuple(scene for scene in scenes if scene.source == source)
+        for window in _windows(chosen, config.fit.validation_window, config.fit.validation_windows):
+            labelled, box = window
+            inside = np.s_[:, *(box & labelled.scene.frame.box).slices(box)]
+            for keep in (True, False):
+                image = torch.from_numpy(_load(config, *window, keep_optional=keep)[0][None])
+                with torch.inference_mode():
+                    exact = network(image).argmax(dim=1)
+                    with torch.autocast("cpu", torch.bfloat16):
+                        rounded = network(image).argmax(dim=1)
+                equal = (exact == rounded)[inside]
+                same += int(equal.sum())
+                pixels += equal.numel()
+    return same / max(1, pixels)
+
+
 def headline(scores: dict[str, Any]) -> float:
     """One number to choose by: the mean over sources of the mean IoU, over the variants of a source."""
     by_source = []

@@ -17,7 +17,7 @@ STAGES = ("frame", "legend", "scene", "grid", "model", "blend", "labels", "segme
 """Modules, or folders of modules, whose code decides which bytes a block of a segmentation has."""
 CHANGE_STAGES = ("frame", "legend", "scene", "change")
 """The same of a block of a comparison."""
-_LIBRARIES = ("torch", "numpy", "rasterio", "segmentation-models-pytorch", "timm")
+_LIBRARIES = ("torch", "openvino", "onnxruntime", "numpy", "rasterio", "segmentation-models-pytorch", "timm")
 _MISSING = object()
 _LONGEST = 24
 _KEPT = 10

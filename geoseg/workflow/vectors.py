@@ -18,7 +18,7 @@ from geoseg.errors import FrameMismatchError, InputError, UsageError
 from geoseg.frame import Box
 from geoseg.legend import NODATA, ClassEntry, Legend
 from geoseg.model import find_bundle
-from geoseg.model.engine import dask_worker
+from geoseg.model.hardware import dask_worker
 from geoseg.scene import inspect_scene
 from geoseg.scene.aoi import inside_area
 from geoseg.scene.info import read_file_mask, read_window
