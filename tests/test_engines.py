@@ -19,7 +19,7 @@ from geoseg.errors import BundleError, EnvironmentFault, UsageError
 from geoseg.model import LEVELS, BundleEngine, EngineChoice, choose_engine, engine_of, hardware, lanes_of, load_bundle
 from geoseg.model import open_engine as opened
 from geoseg.model import save_bundle as saved
-from geoseg.model.exported import cache_folder, exported_network
+from geoseg.model.exported import ExportError, cache_folder, exported_network
 from geoseg.model.network import build_network
 from geoseg.workflow import segment_scene
 from geoseg.workflow.exporting import Evidence, export_graph, export_int8
@@ -64,7 +64,7 @@ def test_bits_do_not_depend_on_what_runs_beside_them(bundle, engine):
 @pytest.mark.parametrize(
     ("architecture", "encoder", "decoder"),
     [
-        ("DeepLabV3Plus", "resnet18", {}),
+        *((name, "resnet18", {}) for name in ("DeepLabV3Plus", "FCN", "FPN", "MAnet", "Segformer")),
         ("Unet", "tu-tf_efficientnet_lite0", {"decoder_channels": [32, 16, 16, 8, 8]}),
         ("SiameseUnet", "resnet18", {"encoder_depth": 3, "decoder_channels": [16, 8, 8]}),
     ],
@@ -77,6 +77,14 @@ def test_every_architecture_becomes_a_graph(tmp_path, bundle, architecture, enco
     tile = tiles_of(1)[0]
     difference = opened(other, on("torch"), 64)(tile).astype(int) - opened(other, on("openvino"), 64)(tile)
     assert np.abs(difference).max() <= 2
+
+
+def test_a_network_that_onnx_cannot_say_runs_in_torch_unless_it_must_not(tmp_path, bundle):
+    network = build_network("UPerNet", "resnet18", 4, 5, {})
+    other = saved(replace(bundle, architecture="UPerNet", decoder={}), save(network.state_dict()), tmp_path)
+    assert opened(other, on("auto"), 64).name == "torch cpu float32"
+    with pytest.raises(ExportError, match=r"UPerNet on resnet18 cannot be exported as ONNX .* use --engine torch"):
+        opened(other, on("openvino"), 64)
 
 
 @pytest.mark.parametrize(

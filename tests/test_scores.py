@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 
+import geopandas as gpd
 import numpy as np
 import pytest
 import rasterio
+import shapely
 from affine import Affine
 
 from geoseg.errors import FrameMismatchError, InputError
@@ -117,6 +119,21 @@ def test_evaluate_rasters_by_strips_equals_the_whole(tmp_path, monkeypatch):
     pixels = evaluate_rasters(predicted, truth, whole=False)
     assert pixels["pixels"] == whole["pixels"]
     assert pixels["objects"] == {}
+
+
+def test_truth_may_be_polygons_of_several_layers(tmp_path):
+    codes = np.zeros((40, 60), np.uint8)
+    codes[5:15, 5:25], codes[20:30, 10:50] = 1, 4
+    predicted = write(tmp_path / "predicted.tif", codes)
+    for name, window in (("building", (5, 5, 15, 25)), ("water", (20, 10, 30, 50))):
+        top, left, bottom, right = window
+        box = shapely.box(500_000 + left, 5_700_000 - bottom, 500_000 + right, 5_700_000 - top)
+        layer = gpd.GeoDataFrame({"class": [name]}, geometry=[box], crs=32631)
+        layer.to_file(tmp_path / "truth.gpkg", layer=name)
+    scores = evaluate_rasters(predicted, tmp_path / "truth.gpkg")
+    assert scores["pixels"]["accuracy"] == 1.0
+    assert scores["pixels"]["classes"]["water"]["pixels"] == 400
+    assert scores == evaluate_rasters(predicted, predicted)
 
 
 def test_evaluate_rasters_refuses_other_grids_and_codes(tmp_path):

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
+import geopandas as gpd
 import numpy as np
 import pytest
 import rasterio
+import shapely
 import torch
 from affine import Affine
+from rasterio.features import shapes
 from safetensors.torch import load_file
+from shapely.geometry import shape
 
 from geoseg.errors import BundleError, FrameMismatchError, InputError, UsageError
 from geoseg.frame import Box
@@ -21,6 +26,7 @@ from geoseg.model import find_bundle
 from geoseg.model.network import build_network, load_network
 from geoseg.training import TrainConfig, load_config, train
 from geoseg.training.augment import batch_of, network_input, repaint, vary_light
+from geoseg.training.config import FitConfig
 from geoseg.training.initial import initialise_encoder, spread_over_bands
 from geoseg.training.loop import schedule, stored_weights, update_average
 from geoseg.training.losses import SegmentationLoss
@@ -254,8 +260,10 @@ def test_codes_are_mapped_ignored_or_refused(folder, tmp_path):
         gather(TrainConfig.from_mapping(mapping(), tmp_path))
 
 
-def test_ignored_pixels_move_neither_loss_nor_gradient():
-    loss = SegmentationLoss(dice=1.0)
+@pytest.mark.parametrize("name", ["cross_entropy", "dice", "focal", "lovasz"])
+def test_ignored_pixels_move_neither_loss_nor_gradient(name):
+    none = dict.fromkeys(("cross_entropy", "dice", "focal", "lovasz"), 0.0)
+    loss = SegmentationLoss(FitConfig(**(none | {name: 1.0})))
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(2, 5, 8, 8, generator=generator)
     truth = torch.randint(0, 5, (2, 8, 8), generator=generator)
@@ -269,10 +277,102 @@ def test_ignored_pixels_move_neither_loss_nor_gradient():
     assert loss(logits, torch.full_like(truth, IGNORE)).item() == 0
 
 
+def test_losses_add_up_by_their_weights():
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(1, 5, 8, 8, generator=generator)
+    truth = torch.randint(0, 5, (1, 8, 8), generator=generator)
+    names = ("cross_entropy", "dice", "focal", "lovasz")
+    alone = [
+        SegmentationLoss(FitConfig(**{other: float(other == name) for other in names}))(logits, truth).item()
+        for name in names
+    ]
+    together = SegmentationLoss(FitConfig(cross_entropy=0.5, dice=1.0, focal=2.0, lovasz=3.0))(logits, truth)
+    assert together.item() == pytest.approx(0.5 * alone[0] + alone[1] + 2 * alone[2] + 3 * alone[3], rel=1e-5)
+
+
+def test_batches_that_are_gathered_make_the_step_of_one_large_batch(config, tmp_path):
+    """But for the statistics of batches: so with none to keep, in evaluation mode."""
+    steps = {}
+    for name, batch, accumulate in (("whole", 4, 1), ("parts", 2, 2)):
+        fit = replace(config.fit, steps=1, batch=batch, accumulate=accumulate, dice=0.0)
+        lines = []
+        train(replace(config, fit=fit), tmp_path / name, progress=lines.append)
+        steps[name] = json.loads((tmp_path / name / "history.json").read_text())
+        assert len(steps[name]) == 1
+    # The windows differ (their place in a batch draws them), the size of what is learnt from does not.
+    assert steps["parts"][0]["loss"] == pytest.approx(steps["whole"][0]["loss"], rel=0.3)
+
+
+def test_a_training_that_gets_no_better_is_given_up_and_stays_so(config, tmp_path, monkeypatch):
+    scores = iter([0.5, 0.4, 0.6, 0.6, 0.5, 0.9])
+    monkeypatch.setattr("geoseg.training.loop.headline", lambda _: next(scores))
+    config = replace(config, fit=replace(config.fit, steps=9, validate_every=1, checkpoint_every=5, patience=2))
+    lines = []
+    bundle = train(config, tmp_path, progress=lines.append)
+    history = json.loads((tmp_path / "history.json").read_text())
+    assert [row["step"] for row in history] == [1, 2, 3, 4, 5]
+    assert bundle.scores["step"] == 3
+    assert train(config, tmp_path).sha256 == bundle.sha256
+    assert next(scores) == 0.9
+
+
+@pytest.mark.parametrize("where", ["gpkg", "geojson"])
+def test_polygons_are_labels_as_the_raster_that_they_were_drawn_from(folder, tmp_path, where):
+    """And what is drawn as unlabelled, or lies outside of all polygons where those are examples, says nothing."""
+    for name in ("north_1", "south_1"):
+        shutil.copy(folder / f"{name}.tif", tmp_path)
+    areas = {}
+    for name in ("north_1", "south_1"):
+        with rasterio.open(folder / f"{name}_label.tif") as raster:
+            codes = np.where(raster.read(1) == 5, 0, raster.read(1))
+            found = [(shape(part), int(code)) for part, code in shapes(codes, transform=raster.transform)]
+            layer = gpd.GeoDataFrame(
+                {"class": [{255: "unlabelled"}.get(code, LAND_COVER.names[code % 255]) for _, code in found]},
+                geometry=[part for part, _ in found], crs=raster.crs,
+            )  # fmt: skip
+            areas[name] = codes
+        layer = layer[layer["class"] != "background"].to_crs(32612 if where == "gpkg" else 4326)
+        # The unlabelled lie above all others, wherever they stand.
+        layer = layer.iloc[np.argsort(layer["class"] != "unlabelled", kind="stable")]
+        layer.to_file(tmp_path / f"{name}_label.{where}")
+    data = mapping()
+    data["data"][0] |= {"scenes": "*_1.tif", "labels": f"{{stem}}_label.{where}"}
+    training, held_out = gather(TrainConfig.from_mapping(data, tmp_path))
+    for scene, name in ((training[0], "north_1"), (held_out[0], "south_1")):
+        drawn = np.concatenate([scene.truth(Box(row, 0, 32, 96)) for row in (0, 32, 64)])
+        assert (drawn == areas[name]).mean() > 0.995  # corners moved a little through the other CRS
+    data["data"][0] |= {"outside": 255}
+    training, _ = gather(TrainConfig.from_mapping(data, tmp_path))
+    truth = training[0].truth(Box(0, 0, 96, 96))
+    assert (truth == IGNORE).sum() == pytest.approx(
+        ((areas["north_1"] == 255) | (areas["north_1"] == 0)).sum(), rel=0.01
+    )
+    assert train(replace(TrainConfig.from_mapping(data, tmp_path), seed=1), tmp_path / "run").scores["all_windows"]
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"kind": ["water"]}, "no column 'class' that names the class; there are kind"),
+        ({"class": ["lava"]}, "class is 'lava' somewhere; it takes background, building"),
+    ],
+)
+def test_polygons_that_mean_nothing_are_refused(folder, tmp_path, columns, message):
+    shutil.copy(folder / "north_1.tif", tmp_path)
+    layer = gpd.GeoDataFrame(columns, geometry=[shapely.box(400_000, 3_699_950, 400_010, 3_700_000)], crs=32611)
+    layer.to_file(tmp_path / "north_1_label.gpkg")
+    data = mapping()
+    data["data"][0] |= {"scenes": "north_1.tif", "labels": "{stem}_label.gpkg"}
+    with pytest.raises(InputError, match=message):
+        gather(TrainConfig.from_mapping(data, tmp_path))
+
+
 def test_class_weights_weigh_cross_entropy():
     logits, truth = torch.zeros(1, 2, 1, 2), torch.tensor([[[0, 1]]])
-    alike = SegmentationLoss(dice=0.0)(logits, truth).item()
-    assert SegmentationLoss(0.0, (1.0, 3.0))(logits, truth).item() == pytest.approx(2 * alike)
+    alike = SegmentationLoss(FitConfig(dice=0.0))(logits, truth).item()
+    assert SegmentationLoss(FitConfig(dice=0.0, class_weights=(1.0, 3.0)))(logits, truth).item() == pytest.approx(
+        2 * alike
+    )
 
 
 def test_light_varies_within_0_and_1_and_not_at_all_at_strength_0(config):

@@ -117,13 +117,19 @@ def open_engine(bundle: ModelBundle, choice: EngineChoice, network_tile: int) ->
     """The engine for a bundle; `network_tile` is the side to which tiles are resampled where theirs is another.
 
     Raises UsageError for a choice that cannot be, EnvironmentFault where device or library are not there, BundleError
-    where the weights do not fit.
+    where the weights do not fit. What no other engine can run goes to torch, unless another is asked for.
     """
     chosen = choose_engine(bundle, choice)
     if chosen.engine == "openvino":
-        from geoseg.model.graph_engine import open_openvino  # noqa: PLC0415  # each loads its library alone
+        from geoseg.model.exported import ExportError  # noqa: PLC0415  # each loads its library alone
+        from geoseg.model.graph_engine import open_openvino  # noqa: PLC0415
 
-        return open_openvino(bundle, chosen, network_tile)
+        try:
+            return open_openvino(bundle, chosen, network_tile)
+        except ExportError:
+            if choice.engine != "auto":
+                raise
+            chosen = choose_engine(bundle, replace(choice, engine="torch"))
     if chosen.engine == "onnx":
         from geoseg.model.graph_engine import open_onnxruntime  # noqa: PLC0415
 

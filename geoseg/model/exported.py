@@ -30,6 +30,10 @@ _KEPT = 12
 _MADE_BY = ("torch", "segmentation-models-pytorch", "timm")
 
 
+class ExportError(BundleError):
+    """A network is made of what ONNX has no words for."""
+
+
 def cache_folder() -> Path:
     """Where exported networks are kept: `GEOSEG_CACHE`, else the user's cache folder."""
     if "GEOSEG_CACHE" in os.environ:
@@ -40,7 +44,8 @@ def cache_folder() -> Path:
 def exported_network(bundle: ModelBundle, tile: int) -> Path:
     """The ONNX file of a bundle's network for tiles of a side, from normalised tiles to levels.
 
-    Raises BundleError where the weights are damaged, do not fit, or make a network that ONNX cannot say.
+    Raises BundleError where the weights are damaged, do not fit, or make a network that
+    ONNX cannot say (ExportError).
     """
     weights_path(bundle)  # damaged weights are told of, even where the cache has those that were not
     name = f"{_key(bundle, tile)}.onnx"
@@ -91,7 +96,7 @@ def export_onnx(bundle: ModelBundle, tile: int, path: Path) -> None:
             )  # fmt: skip
         except (RuntimeError, torch.onnx.errors.OnnxExporterError) as error:
             reason = str(error).strip().splitlines()[0][:200]
-            raise BundleError(
+            raise ExportError(
                 f"{bundle.name}: {bundle.architecture} on {bundle.encoder} cannot be exported as ONNX ({reason}); "
                 "use --engine torch"
             ) from error

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from inspect import signature
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import segmentation_models_pytorch as smp
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from torch import nn
 
 from geoseg.errors import BundleError
 from geoseg.model.bundle import ModelBundle, check_encoder, weights_path
-
-if TYPE_CHECKING:
-    from torch import nn
 
 
 class SiameseUnet(smp.Unet):  # type: ignore[misc]  # smp has no types
@@ -38,7 +36,57 @@ class SiameseUnet(smp.Unet):  # type: ignore[misc]  # smp has no types
         return logits
 
 
-ARCHITECTURES = {"Unet": smp.Unet, "DeepLabV3Plus": smp.DeepLabV3Plus, "SiameseUnet": SiameseUnet}
+class FCN(nn.Module):
+    """A fully convolutional network after Long, Shelhamer and Darrell (2015): the plain baseline.
+
+    Features of the three coarsest levels are brought to as many channels and added up, from coarse to fine.
+    """
+
+    def __init__(
+        self,
+        *,
+        encoder_name: str,
+        in_channels: int,
+        classes: int,
+        encoder_weights: str | None = None,
+        encoder_depth: int = 5,
+        decoder_channels: int = 64,
+    ) -> None:
+        """As the networks of segmentation-models-pytorch; `decoder_channels`: to which features are brought."""
+        super().__init__()
+        self.encoder = smp.encoders.get_encoder(
+            encoder_name, in_channels=in_channels, depth=encoder_depth, weights=encoder_weights
+        )
+        levels = self.encoder.out_channels[-_LEVELS:]
+        self.decoder = nn.ModuleList([nn.Conv2d(channels, decoder_channels, 1) for channels in levels])
+        self.segmentation_head = nn.Sequential(nn.Conv2d(decoder_channels, classes, 1))
+
+    def forward(self, tiles: torch.Tensor) -> torch.Tensor:
+        """(N, channels, h, w) -> logits (N, classes, h, w)."""
+        levels = self.encoder(tiles)[-_LEVELS:]
+        total = self.decoder[-1](levels[-1])
+        for convolution, level in zip(list(self.decoder)[-2::-1], levels[-2::-1], strict=True):
+            total = convolution(level) + _enlarged(total, level.shape[-2:])
+        return _enlarged(self.segmentation_head(total), tiles.shape[-2:])
+
+
+_LEVELS = 3
+
+
+def _enlarged(x: torch.Tensor, shape: torch.Size) -> torch.Tensor:
+    return torch.nn.functional.interpolate(x, shape, mode="bilinear", align_corners=False)
+
+
+_OF_SMP = (
+    "Unet", "UnetPlusPlus", "MAnet", "Linknet", "FPN", "PSPNet", "PAN", "DeepLabV3", "DeepLabV3Plus", "UPerNet",
+    "Segformer", "DPT",
+)  # fmt: skip
+ARCHITECTURES = {name: getattr(smp, name) for name in _OF_SMP if hasattr(smp, name)} | {
+    "SiameseUnet": SiameseUnet,
+    "FCN": FCN,
+}
+_FIXED = {"DPT": {"dynamic_img_size": True}}
+"""Options without which an architecture would take tiles of one size alone."""
 
 
 def build_network(architecture: str, encoder: str, channels: int, classes: int, decoder: dict[str, Any]) -> nn.Module:
@@ -56,7 +104,12 @@ def build_network(architecture: str, encoder: str, channels: int, classes: int, 
         raise BundleError(f"cannot build {architecture}: it has no option {', '.join(sorted(unknown))}")
     try:
         network: nn.Module = ARCHITECTURES[architecture](
-            encoder_name=encoder, encoder_weights=None, in_channels=channels, classes=classes, **decoder
+            encoder_name=encoder,
+            encoder_weights=None,
+            in_channels=channels,
+            classes=classes,
+            **_FIXED.get(architecture, {}),
+            **decoder,
         )
     except (AttributeError, LookupError, OSError, TypeError, ValueError, RuntimeError) as error:
         message = (str(error).splitlines() or [type(error).__name__])[0][:200]

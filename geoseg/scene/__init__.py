@@ -5,6 +5,7 @@
 """
 
 from geoseg.scene.aoi import ClippedScene, clip_scene
+from geoseg.scene.drawn import DrawnLabels, is_drawn, open_drawn
 from geoseg.scene.info import SceneInfo, inspect_scene
 from geoseg.scene.reading import ArrayScene, FileScene, Scene, mirror, open_scene, read_mirrored
 from geoseg.scene.roles import BandNeeds, assign_roles, parse_bands
@@ -15,6 +16,7 @@ __all__ = [
     "ArrayScene",
     "BandNeeds",
     "ClippedScene",
+    "DrawnLabels",
     "FileScene",
     "Scaling",
     "ScalingRule",
@@ -24,9 +26,11 @@ __all__ = [
     "assign_roles",
     "clip_scene",
     "inspect_scene",
+    "is_drawn",
     "mirror",
     "of_dates",
     "of_one_date",
+    "open_drawn",
     "open_scene",
     "parse_bands",
     "read_mirrored",

@@ -29,7 +29,7 @@ _MAGIC = {
     ".parquet": b"PAR1",
 }
 """What a file of each suffix begins with. GDAL goes by content: a text of another kind could name hosts and files."""
-_SUFFIXES = (*_MAGIC, ".geojson", ".json")
+VECTOR_SUFFIXES = (*_MAGIC, ".geojson", ".json")
 
 
 @dataclass(frozen=True)
@@ -100,11 +100,14 @@ def read_area(path: Path, frame: Frame) -> shapely.Geometry:
     return area
 
 
-def read_zones(path: Path, frame: Frame, option: str) -> gpd.GeoDataFrame:
-    """The features of a vector file with their columns, valid, in the CRS of a frame; `option` names it in messages."""
-    if path.suffix.lower() not in _SUFFIXES or not path.is_file():
-        raise InputError(f"{option} {path} is not a file of {', '.join(_SUFFIXES)}")
-    layer = _read_layer(path, option)
+def read_zones(path: Path, frame: Frame, option: str, *, every_layer: bool = False) -> gpd.GeoDataFrame:
+    """The features of a vector file with their columns, valid, in the CRS of a frame; `option` names it in messages.
+
+    Of a file with layers the first is taken, or all of them, one after the other.
+    """
+    if path.suffix.lower() not in VECTOR_SUFFIXES or not path.is_file():
+        raise InputError(f"{option} {path} is not a file of {', '.join(VECTOR_SUFFIXES)}")
+    layer = _read_layer(path, option, every_layer=every_layer)
     if (layer.crs is None) != (frame.crs is None):
         raise MissingCrsError(
             f"{option} {path}: of it and the scene one has no CRS; assign it, so that they can be matched"
@@ -114,7 +117,7 @@ def read_zones(path: Path, frame: Frame, option: str) -> gpd.GeoDataFrame:
     return layer.set_geometry(shapely.make_valid(layer.geometry.array))
 
 
-def _read_layer(path: Path, option: str) -> gpd.GeoDataFrame:
+def _read_layer(path: Path, option: str, *, every_layer: bool) -> gpd.GeoDataFrame:
     """The features of a vector file, of which only its own content is read."""
     import geopandas as gpd  # noqa: PLC0415  # 1.5 s, and only with an area
     from pyogrio.errors import DataSourceError  # noqa: PLC0415
@@ -126,12 +129,27 @@ def _read_layer(path: Path, option: str) -> gpd.GeoDataFrame:
         with path.open("rb") as file:
             as_named = file.read(16).startswith(_MAGIC[suffix])
         if as_named:
+            if suffix == ".gpkg" and every_layer:
+                return _read_layers(path)
             return gpd.read_parquet(path) if suffix == ".parquet" else gpd.read_file(path)
     except InputError:  # a ValueError, and a whole sentence already
         raise
     except (AttributeError, DataSourceError, ValueError, OSError) as error:
         raise InputError(f"{option} {path} cannot be read: {str(error).splitlines()[0]}") from error
     raise InputError(f"{option} {path} does not hold what its suffix {suffix} says; export it again")
+
+
+def _read_layers(path: Path) -> gpd.GeoDataFrame:
+    """The features of all layers of a GeoPackage that have any, in the CRS of the first."""
+    import geopandas as gpd  # noqa: PLC0415
+    import pandas as pd  # noqa: PLC0415
+    from pyogrio import list_layers  # noqa: PLC0415
+
+    layers = [gpd.read_file(path, layer=name) for name, kind in list_layers(path) if kind is not None]
+    layers = [layer for layer in layers if len(layer)] or layers[:1]
+    crs = layers[0].crs
+    moved = [layer if layer.crs == crs else layer.to_crs(crs) for layer in layers]
+    return gpd.GeoDataFrame(pd.concat(moved, ignore_index=True), geometry=moved[0].geometry.name, crs=crs)
 
 
 def _read_geojson(path: Path, option: str) -> gpd.GeoDataFrame:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -34,9 +35,9 @@ class NetworkConfig:
 class SourceConfig:
     """Scenes with labels of one origin.
 
-    `labels` is a path with `{stem}` and the named groups of `pattern` in braces; `pattern` (searched in the stem of a
-    scene's file name) must have the group `place`. A scene without a label file is left out. Places in one list of
-    `groups` overlap each other: they are held out together or not at all.
+    `labels` is a path, of a class raster or a vector file, with `{stem}` and the named groups of `pattern` in braces;
+    `pattern` (searched in the stem of a scene's file name) must have the group `place`. A scene without a label file is
+    left out. Places in one list of `groups` overlap each other: they are held out together or not at all.
     """
 
     name: str
@@ -54,6 +55,11 @@ class SourceConfig:
     bands: dict[str, int] = field(default_factory=dict)
     gsd_m: float | None = None
     """For scenes that have no CRS."""
+    column: str = "class"
+    """Of labels that are polygons of a vector file: the column with names or codes of classes. Those called
+    `unlabelled` there say nothing of what lies below."""
+    outside: int = 0
+    """The code of what lies in no such polygon; 255 where they are examples, and leave out much of the same kind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +92,8 @@ class FitConfig:
 
     steps: int = 1000
     batch: int = 8
+    accumulate: int = 1
+    """So many batches make one step, where memory holds no larger ones."""
     window: int = 256
     learning_rate: float = 1e-3
     encoder_factor: float = 0.5
@@ -94,8 +102,11 @@ class FitConfig:
     warmup: int = 50
     ema: float = 0.99
     clip: float = 1.0
+    cross_entropy: float = 1.0
     dice: float = 1.0
-    """Weight of the Dice loss beside cross entropy."""
+    focal: float = 0.0
+    lovasz: float = 0.0
+    """Weights of the losses of which the sum is made small."""
     class_weights: tuple[float, ...] = ()
     """Weight of each class in cross entropy, in the order of the legend; empty for all alike."""
     precision: str = "fp32"
@@ -104,6 +115,8 @@ class FitConfig:
     """What is added to the logits of each class once all is trained, in the order of the legend; empty for nothing."""
     balance: float = 0.6
     """Share of windows drawn around a pixel of a class that is drawn first, all classes alike."""
+    patience: int = 0
+    """Stop after so many looks at the places held out without a better score; 0 never."""
     keep: str = "best"
     """`best`: the weights of the highest mean IoU on the places held out; `last`: those of the last step."""
     validation_window: int = 256
@@ -112,6 +125,8 @@ class FitConfig:
     validation_windows: int = 60
     """At most so many windows of a source are looked at between steps; the end looks at all."""
     threads: int = 0
+    device: str = "auto"
+    """`cpu`, `cuda`, `cuda:N`, or a GPU where there is one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -342,20 +357,25 @@ def _check_fit(config: TrainConfig, where: str) -> None:
     for key, size in (("window", fit.window), ("validation_window", fit.validation_window)):
         if size < 32 or size % 32:
             raise UsageError(f"{where}: fit.{key} is {size}; it takes a multiple of 32")
-    if min(fit.steps, fit.batch, fit.validate_every, fit.checkpoint_every, fit.validation_windows) < 1:
-        raise UsageError(
-            f"{where}: fit takes steps, batch, validate_every, checkpoint_every, validation_windows from 1"
-        )
+    for key in ("steps", "batch", "accumulate", "validate_every", "checkpoint_every", "validation_windows"):
+        if getattr(fit, key) < 1:
+            raise UsageError(f"{where}: fit.{key} is {getattr(fit, key)}; it takes 1 or more")
+    _check_losses(fit, where)
+    if not re.fullmatch(r"auto|cpu|cuda(:[0-9]+)?", fit.device):
+        raise UsageError(f"{where}: fit.device is {fit.device!r}; it takes auto, cpu, cuda or cuda:N")
     if fit.keep not in {"best", "last"}:
         raise UsageError(f"{where}: fit.keep is {fit.keep!r}; it takes best or last")
-    if fit.bias and len(fit.bias) != len(config.legend.classes):
-        raise UsageError(
-            f"{where}: fit.bias has {len(fit.bias)} numbers; it takes one for each of {', '.join(config.legend.names)}"
-        )
     if fit.precision not in {"fp32", "bf16"}:
         raise UsageError(f"{where}: fit.precision is {fit.precision!r}; it takes fp32 or bf16")
-    if fit.class_weights and len(fit.class_weights) != len(config.legend.classes):
-        raise UsageError(
-            f"{where}: fit.class_weights has {len(fit.class_weights)} numbers; it takes one for each of "
-            f"{', '.join(config.legend.names)}"
-        )
+    for key, values in (("bias", fit.bias), ("class_weights", fit.class_weights)):
+        if values and len(values) != len(config.legend.classes):
+            raise UsageError(
+                f"{where}: fit.{key} has {len(values)} numbers; it takes one for each of "
+                f"{', '.join(config.legend.names)}"
+            )
+
+
+def _check_losses(fit: FitConfig, where: str) -> None:
+    losses = {key: getattr(fit, key) for key in ("cross_entropy", "dice", "focal", "lovasz")}
+    if min(losses.values()) < 0 or not any(losses.values()):
+        raise UsageError(f"{where}: fit weighs losses with {losses}; it takes 0 or more, and one above 0")

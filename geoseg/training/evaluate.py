@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,12 +10,11 @@ import numpy as np
 from geoseg.errors import FrameMismatchError, InputError, UsageError
 from geoseg.frame import Box, Frame, parse_crs
 from geoseg.legend import LAND_COVER, NODATA, Legend
-from geoseg.scene import BandNeeds, FileScene, open_scene
+from geoseg.scene import BandNeeds, FileScene, Scene, is_drawn, open_drawn, open_scene
 from geoseg.training.scores import confusion_matrix, pixel_scores, score_arrays
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 Codes = np.ndarray[Any, np.dtype[np.uint8]]
 
@@ -33,13 +33,15 @@ def evaluate_rasters(
 ) -> dict[str, Any]:
     """Pixel, object and boundary scores of the class raster `predicted` against `truth`, both uint8 codes of `legend`.
 
-    The result is plain dicts, lists and numbers, as `score_arrays` gives them. Truth of 255 and pixels that the truth
-    masks count nowhere; `remap` renames codes of the truth first. A predicted 255 counts as wrong where the truth is
-    known. Pixels are counted strip by strip; with `whole` off objects and outlines, which need both rasters in memory,
-    are left out. Raises FrameMismatchError where the rasters lie on different grids, InputError where the truth holds
-    a code that the legend lacks, or is too large for `whole`.
+    The truth may be polygons too, as `open_drawn` reads them; a pixel in none of them is of code 0. The result is plain
+    dicts, lists and numbers, as `score_arrays` gives them. Truth of 255 and pixels that the truth masks count nowhere;
+    `remap` renames codes of the truth first. A predicted 255 counts as wrong where the truth is known. Pixels are
+    counted strip by strip; with `whole` off objects and outlines, which need both rasters in memory, are left out.
+    Raises FrameMismatchError where the rasters lie on different grids, InputError where the truth holds a code that the
+    legend lacks, or is too large for `whole`.
     """
-    first, second = open_classes(predicted), open_classes(truth)
+    first = open_classes(predicted)
+    second = open_drawn(Path(truth), first.frame, legend) if is_drawn(Path(truth)) else open_classes(truth)
     require_one_grid(first.frame, second.frame, str(predicted), str(truth))
     rename = renaming(legend, remap or {}, str(truth))
     height, width = second.frame.shape
@@ -89,7 +91,7 @@ def open_classes(path: str | Path) -> FileScene:
     return raster
 
 
-def codes_of(raster: FileScene, box: Box) -> Codes:
+def codes_of(raster: Scene, box: Box) -> Codes:
     """The codes (h, w) of a box of a class raster, `NODATA` where it has none."""
     pixels, valid = raster.read(box)
     codes: Codes = pixels[0]

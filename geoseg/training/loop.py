@@ -9,10 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 import yaml
 from safetensors.torch import load, save
 
+from geoseg.errors import EnvironmentFault
 from geoseg.model import load_bundle, save_bundle, weights_path
 from geoseg.model.network import build_network
 from geoseg.training.augment import batch_of
@@ -33,8 +35,6 @@ if TYPE_CHECKING:
 Weights = dict[str, torch.Tensor]
 
 _LOG_EVERY = 10
-_LAST_BIAS = "segmentation_head.0.bias"
-"""Of the networks of segmentation-models-pytorch."""
 
 
 def train(
@@ -70,15 +70,19 @@ class _Run:
         torch.manual_seed(config.seed)
         bundle = config.bundle
         shape = (len(bundle.bands), len(bundle.legend.classes), bundle.decoder)
+        self.device = _device(config.fit.device)
         self.network = build_network(bundle.architecture, bundle.encoder, *shape).to(memory_format=torch.channels_last)
         self.judged = build_network(bundle.architecture, bundle.encoder, *shape).to(memory_format=torch.channels_last)
         taken = initialise(self.network, config.network, config.bands)
-        say(f"{bundle.architecture} on {bundle.encoder}: {taken} tensors from elsewhere")
+        say(f"{bundle.architecture} on {bundle.encoder}, on {self.device}: {taken} tensors from elsewhere")
+        self.network.to(self.device)
         self.optimizer = torch.optim.AdamW(_parameter_groups(self.network, config.fit))
-        self.loss = SegmentationLoss(config.fit.dice, config.fit.class_weights)
+        self.loss = SegmentationLoss(config.fit).to(self.device)
         self.average: Weights = {key: value.clone() for key, value in self.network.state_dict().items()}
         self.step, self.best, self.seconds = 0, -1.0, 0.0
         self.history: list[dict[str, Any]] = []
+        self.losses: list[float] = []
+        """Of the batches of this step."""
 
     def start(self, checkpoint: Checkpoint | None) -> None:
         """Take up where a checkpoint left off."""
@@ -87,7 +91,8 @@ class _Run:
             return
         self.network.load_state_dict(checkpoint.network)
         self.optimizer.load_state_dict(checkpoint.optimizer)
-        self.average, self.step, self.best = checkpoint.average, checkpoint.step, checkpoint.best
+        self.average = {key: value.to(self.device) for key, value in checkpoint.average.items()}
+        self.step, self.best = checkpoint.step, checkpoint.best
         self.history, self.seconds = checkpoint.history, checkpoint.seconds
         torch.set_rng_state(checkpoint.random)
         self.say(f"goes on from step {self.step}")
@@ -97,41 +102,62 @@ class _Run:
         fit = self.config.fit
         started, before = time.monotonic(), self.seconds
         with ThreadPoolExecutor(1) as ahead:
-            batch = ahead.submit(batch_of, self.index, self.config, self.step)
-            while self.step < fit.steps:
-                images, truth = batch.result()
-                if self.step + 1 < fit.steps:
-                    batch = ahead.submit(batch_of, self.index, self.config, self.step + 1)
-                self._step(images, truth)
+            batch = ahead.submit(self._batch, self.step * fit.accumulate)
+            while self.step < fit.steps and not self._given_up():
+                self._begin()
+                for part in range(self.step * fit.accumulate, (self.step + 1) * fit.accumulate):
+                    images, truth = batch.result()
+                    if part + 1 < fit.steps * fit.accumulate:
+                        batch = ahead.submit(self._batch, part + 1)
+                    self._learn(images, truth)
+                self._step()
                 self.seconds = before + time.monotonic() - started
                 if self.step % fit.validate_every == 0 or self.step == fit.steps:
                     self._validate()
-                if self.step % fit.checkpoint_every == 0 or self.step == fit.steps:
+                if self.step % fit.checkpoint_every == 0 or self.step == fit.steps or self._given_up():
                     self._save()
 
-    def _step(self, images: torch.Tensor, truth: torch.Tensor) -> None:
+    def _batch(self, number: int) -> tuple[torch.Tensor, torch.Tensor]:
+        images, truth = batch_of(self.index, self.config, number)
+        return images.to(self.device, memory_format=torch.channels_last), truth.to(self.device)
+
+    def _given_up(self) -> bool:
+        """Whether the last looks at the places held out, as many as `fit.patience`, were none better."""
+        reached = [row["validation"]["mean_iou"] for row in self.history if "validation" in row]
+        patience = self.config.fit.patience
+        return bool(patience) and len(reached) - 1 - int(np.argmax([*reached, -1.0])) >= patience
+
+    def _begin(self) -> None:
         fit = self.config.fit
-        factor = schedule(self.step, fit)
         for group in self.optimizer.param_groups:
-            group["lr"] = group["peak"] * factor
+            group["lr"] = group["peak"] * schedule(self.step, fit)
         self.network.train()
         self.optimizer.zero_grad(set_to_none=True)
-        with torch.autocast("cpu", torch.bfloat16, enabled=fit.precision == "bf16"):
-            logits = self.network(images.to(memory_format=torch.channels_last))
+        self.losses = []
+
+    def _learn(self, images: torch.Tensor, truth: torch.Tensor) -> None:
+        fit = self.config.fit
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=fit.precision == "bf16"):
+            logits = self.network(images)
         loss = self.loss(logits.float(), truth)
-        loss.backward()
+        (loss / fit.accumulate).backward()
+        self.losses.append(loss.item())
+
+    def _step(self) -> None:
+        fit = self.config.fit
+        rate = fit.learning_rate * schedule(self.step, fit)
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), fit.clip)
         self.optimizer.step()
         self.step += 1
         update_average(self.average, self.network.state_dict(), min(fit.ema, self.step / (self.step + 10)))
-        self.history.append({"step": self.step, "loss": loss.item(), "learning_rate": fit.learning_rate * factor})
+        self.history.append({"step": self.step, "loss": sum(self.losses) / len(self.losses), "learning_rate": rate})
         if self.step % _LOG_EVERY == 0:
             mean = sum(row["loss"] for row in self.history[-_LOG_EVERY:]) / _LOG_EVERY
             self.say(f"step {self.step}/{fit.steps}  loss {mean:.4f}  {self.seconds:.0f} s")
 
     def _validate(self) -> None:
         """Judge the average as it would be stored, and store it if it is the best so far."""
-        weights = stored_weights(self.average)
+        weights = {key: value.cpu() for key, value in stored_weights(self.average).items()}
         self.judged.load_state_dict(weights)
         scores = validate(self.judged, self.config, self.held_out, limit=self.config.fit.validation_windows)
         reached = headline(scores)
@@ -214,9 +240,18 @@ def stored_weights(weights: Weights) -> Weights:
 
 def with_bias(weights: Weights, wanted: list[float], there: list[float]) -> Weights:
     """Weights whose last layer adds `wanted` to the logits of classes instead of `there`; empty lists add nothing."""
-    classes = len(weights[_LAST_BIAS])
+    last = [key for key in weights if key.startswith("segmentation_head.") and key.endswith(".bias")][-1]
+    classes = len(weights[last])
     more = torch.tensor(wanted or [0.0] * classes) - torch.tensor(there or [0.0] * classes)
-    return {**weights, _LAST_BIAS: weights[_LAST_BIAS] + more}
+    return {**weights, last: weights[last] + more}
+
+
+def _device(wanted: str) -> torch.device:
+    if wanted == "auto":
+        wanted = "cuda" if torch.cuda.is_available() else "cpu"
+    if wanted != "cpu" and int(wanted.partition(":")[2] or 0) >= torch.cuda.device_count():
+        raise EnvironmentFault(f"fit.device {wanted}: this machine shows {torch.cuda.device_count()} CUDA devices")
+    return torch.device(wanted)
 
 
 def _parameter_groups(network: torch.nn.Module, fit: FitConfig) -> list[dict[str, Any]]:

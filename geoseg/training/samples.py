@@ -25,6 +25,8 @@ from geoseg.scene import (
     Scaling,
     Scene,
     StackedScene,
+    is_drawn,
+    open_drawn,
     open_scene,
     read_mirrored,
     resolve_scaling,
@@ -32,6 +34,7 @@ from geoseg.scene import (
 from geoseg.training.evaluate import require_one_grid
 
 if TYPE_CHECKING:
+    from geoseg.frame import Frame
     from geoseg.training.config import SourceConfig, TrainConfig
 
 Array = np.ndarray[Any, Any]
@@ -54,12 +57,14 @@ class LabelledScene:
     place: str
     scene: Scene
     """Both dates as one, for a network that takes two."""
-    labels: FileScene
+    labels: Scene
+    """On the grid of the scene: a file, or polygons that are drawn onto it."""
     gsd_m: float
     scaling: Scaling
     """As the bundle scales this data type."""
     stretch: Scaling
     """As the bundle would scale it if it knew no range for the data type."""
+    labels_path: str
     channel_of_code: tuple[int, ...]
     """256 entries: label code to output channel, IGNORE, or 254 where the code means nothing."""
 
@@ -78,7 +83,7 @@ class LabelledScene:
         if (channels == _UNKNOWN).any():
             code = int(codes[0][channels == _UNKNOWN][0])
             raise InputError(
-                f"{self.labels.info.path} holds the code {code}, which is no class; remap it to a class or to 255"
+                f"{self.labels_path} holds the code {code}, which is no class; remap it to a class or to 255"
             )
         return channels
 
@@ -127,9 +132,7 @@ def _labelled(path: Path, source: SourceConfig, config: TrainConfig) -> Labelled
         later = open_scene(later_path, needs, bands=source.bands or None, require_crs=False)
         require_one_grid(first.frame, later.frame, str(path), str(later_path))
         scene = StackedScene.of(first, later)
-    labels = open_scene(label_path, BandNeeds(("class",)), bands={"class": 1}, require_crs=False)
-    if labels.dtype != "uint8":
-        raise InputError(f"{label_path} is {labels.dtype}; labels are class codes in uint8")
+    labels = _labels(label_path, scene.frame, source, config.legend)
     require_one_grid(scene.frame, labels.frame, str(path), str(label_path))
     scaling = resolve_scaling(scene, config.scaling)
     percentiles = replace(config.scaling, ranges={}, reflectance=None)
@@ -138,11 +141,21 @@ def _labelled(path: Path, source: SourceConfig, config: TrainConfig) -> Labelled
         place=match["place"],
         scene=scene,
         labels=labels,
+        labels_path=str(label_path),
         gsd_m=_gsd(first, source),
         scaling=scaling,
         stretch=resolve_scaling(scene, percentiles) if percentiles.percentiles else scaling,
         channel_of_code=channel_table(config.legend, source.remap),
     )
+
+
+def _labels(path: Path, frame: Frame, source: SourceConfig, legend: Legend) -> Scene:
+    if is_drawn(path):
+        return open_drawn(path, frame, legend, column=source.column, outside=source.outside)
+    raster = open_scene(path, BandNeeds(("class",)), bands={"class": 1}, require_crs=False)
+    if raster.dtype != "uint8":
+        raise InputError(f"{path} is {raster.dtype}; labels are class codes in uint8")
+    return raster
 
 
 def _gsd(scene: FileScene, source: SourceConfig) -> float:

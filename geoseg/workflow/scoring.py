@@ -39,8 +39,7 @@ def score_rasters(predicted: Path, truth: Path, *, remap: dict[int, int] | None 
     255 leaves them out. Beyond 268 million pixels objects and
     boundaries are left out. Raises FrameMismatchError or InputError.
     """
-    height, width = inspect_scene(truth).frame.shape
-    inspect_scene(predicted)
+    height, width = inspect_scene(predicted).frame.shape
     legend = read_legend(predicted) or LAND_COVER
     return evaluate_rasters(predicted, truth, legend=legend, remap=remap, whole=height * width <= _WHOLE_PIXELS)
 
