@@ -237,6 +237,28 @@ def show(name: str, *, as_json: bool) -> None:
     click.echo(_json(described) if as_json else model_text(described))
 
 
+@models.command("import")
+@click.argument("file", type=click.Path())
+@click.argument("description", metavar="DESCRIPTION.yaml", type=click.Path())
+@click.option("--out", metavar="DIR", type=click.Path(), help="Bundle to write.  [default: your models, by its name]")
+@click.option("--trust-model-code", is_flag=True, help="Run a TorchScript or exported program, once, to convert it.")
+def import_(file: str, description: str, *, out: str | None, trust_model_code: bool) -> None:
+    """Make a model of a network trained elsewhere: weights, or an ONNX file.
+
+    The description has the keys of model.json: name, architecture, encoder, bands, scaling, gsd_m, tile, legend,
+    licence.
+    """
+    from geoseg.config import read_yaml  # noqa: PLC0415
+    from geoseg.model.bundle import user_folder  # noqa: PLC0415
+    from geoseg.model.importing import import_model  # noqa: PLC0415
+
+    described = read_yaml(description)
+    folder = Path(out) if out else user_folder() / str(described.get("name", "model"))
+    if (folder / "model.json").exists():
+        raise click.UsageError(f"{folder} holds a model already; name another --out")
+    click.echo(import_model(Path(file), described, folder, trust_code=trust_model_code).path)
+
+
 @geoseg.command()
 @click.argument("run_dir", metavar="RUN_DIR", type=click.Path())
 def verify(run_dir: str) -> None:

@@ -24,9 +24,12 @@ if TYPE_CHECKING:
 
 FORMAT = "geoseg-bundle/1"
 WEIGHTS = "weights.safetensors"
+GRAPH = "network.onnx"
+"""Takes the place of the weights where the architecture is `ONNX`: a network that is a file of its own."""
 MANIFEST = "model.json"
 INT8 = ("int8.xml", "int8.bin")
 """The files of a bundle that hold its network in int8: an OpenVINO model for tiles of the bundle's size."""
+OUTPUTS = ("logits", "probabilities")
 _ENCODER = re.compile(r"[\w.\-]+", re.ASCII)
 
 Array = np.ndarray[Any, Any]
@@ -58,7 +61,8 @@ class ModelBundle:
     legend: Legend
     licence: str
     decoder: dict[str, Any] = field(default_factory=dict)
-    """Further arguments of the architecture in segmentation-models-pytorch."""
+    """Further arguments of the architecture in segmentation-models-pytorch. For `ONNX` that is `output`: `logits`, or
+    `probabilities`, with classes in the second dimension."""
     description: str = ""
     card: dict[str, Any] = field(default_factory=dict)
     """The data card: training data, labels, known weaknesses."""
@@ -70,6 +74,16 @@ class ModelBundle:
     sha256: str = ""
     """Of the weights file."""
     path: Path | None = None
+
+    @property
+    def is_graph(self) -> bool:
+        """Whether the network is an ONNX file, and not weights of a known architecture."""
+        return self.architecture == "ONNX"
+
+    @property
+    def weights_file(self) -> str:
+        """The name of the file that holds the network's weights."""
+        return GRAPH if self.is_graph else WEIGHTS
 
     @property
     def of_two_dates(self) -> bool:
@@ -116,7 +130,7 @@ class ModelBundle:
             "scores": self.scores,
             "agreement": self.agreement,
             "files": self.files,
-            "weights": {"file": WEIGHTS, "sha256": self.sha256},
+            "weights": {"file": self.weights_file, "sha256": self.sha256},
         }
 
     @classmethod
@@ -198,6 +212,8 @@ def _check(bundle: ModelBundle, where: Path) -> None:
         raise BundleError(f"{where}: each band needs a mean, and a std above 0")
     if not 0 < bundle.gsd_m[0] <= bundle.gsd_m[1]:
         raise BundleError(f"{where}: gsd_m is {list(bundle.gsd_m)}; it needs the finest, then the coarsest, in metres")
+    if bundle.is_graph and bundle.decoder.get("output") not in OUTPUTS:
+        raise BundleError(f"{where}: decoder must say what an ONNX network gives, output: {' or '.join(OUTPUTS)}")
     if set(bundle.files) - set(INT8):
         raise BundleError(f"{where}: files names {sorted(set(bundle.files) - set(INT8))}; it takes {list(INT8)}")
     if bundle.tile < 32 or bundle.tile % 32:
@@ -259,7 +275,7 @@ def load_bundle(folder: Path) -> ModelBundle:
 def save_bundle(
     bundle: ModelBundle, weights: bytes, folder: Path, files: Mapping[str, bytes] = MappingProxyType({})
 ) -> ModelBundle:
-    """Write a bundle: weights (safetensors bytes) and further files first, `model.json` last and at once.
+    """Write a bundle: weights (safetensors or ONNX bytes) and further files first, `model.json` last and at once.
 
     Returns it with all hashes.
     """
@@ -271,7 +287,7 @@ def save_bundle(
         path=folder,
     )
     manifest = (json.dumps(saved.to_json(), indent=2) + "\n").encode()
-    for name, content in {WEIGHTS: weights, **files, MANIFEST: manifest}.items():
+    for name, content in {saved.weights_file: weights, **files, MANIFEST: manifest}.items():
         partial = folder / f".{name}.partial"
         partial.write_bytes(content)
         partial.replace(folder / name)
@@ -280,7 +296,7 @@ def save_bundle(
 
 def weights_path(bundle: ModelBundle) -> Path:
     """The weights file of a bundle, after its hash was compared; raises BundleError where it is not the stated one."""
-    return _checked(bundle, WEIGHTS, bundle.sha256)
+    return _checked(bundle, bundle.weights_file, bundle.sha256)
 
 
 def bundle_file(bundle: ModelBundle, name: str) -> Path:

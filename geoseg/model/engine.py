@@ -145,6 +145,8 @@ def choose_engine(bundle: ModelBundle, choice: EngineChoice) -> EngineChoice:
     On a GPU that is torch; on a CPU OpenVINO, the fastest there, if it is installed. The precision is bf16 where the
     machine gains by it and the bundle has it on record that at least `AGREEMENT` of pixels keep their class, else fp32.
     """
+    if bundle.is_graph and choice.engine == "auto":
+        choice = replace(choice, engine="openvino" if find_spec("openvino") else "onnx")
     device = _device(choice)
     engine = choice.engine
     if engine not in _PRECISIONS and engine != "auto":
@@ -152,6 +154,8 @@ def choose_engine(bundle: ModelBundle, choice: EngineChoice) -> EngineChoice:
     if engine == "auto":
         only_openvino = choice.precision == "int8"
         engine = "openvino" if device == "cpu" and (only_openvino or find_spec("openvino")) else "torch"
+    if bundle.is_graph and engine == "torch":
+        raise UsageError(f"--engine torch: {bundle.name} is an ONNX network; use --engine openvino or onnx")
     if engine != "torch" and device != "cpu":
         raise UsageError(f"--engine {engine} runs on the CPU alone; use --device cpu, or --engine torch on a GPU")
     precision = choice.precision

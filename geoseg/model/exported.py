@@ -42,11 +42,13 @@ def cache_folder() -> Path:
 
 
 def exported_network(bundle: ModelBundle, tile: int) -> Path:
-    """The ONNX file of a bundle's network for tiles of a side, from normalised tiles to levels.
+    """The ONNX file of a bundle's network for tiles of a side, from normalised tiles to levels, or as it came.
 
     Raises BundleError where the weights are damaged, do not fit, or make a network that
     ONNX cannot say (ExportError).
     """
+    if bundle.is_graph:
+        return weights_path(bundle)
     weights_path(bundle)  # damaged weights are told of, even where the cache has those that were not
     name = f"{_key(bundle, tile)}.onnx"
     found = cache_folder() / name

@@ -10,7 +10,7 @@ import numpy as np
 from geoseg.errors import BundleError, EnvironmentFault, UsageError
 from geoseg.model.bundle import INT8, bundle_file
 from geoseg.model.engine import LEVELS
-from geoseg.model.exported import INPUT, exported_network
+from geoseg.model.exported import exported_network
 from geoseg.model.hardware import threads_here
 
 if TYPE_CHECKING:
@@ -76,7 +76,10 @@ def open_openvino(bundle: ModelBundle, choice: EngineChoice, tile: int) -> Graph
     try:
         core = openvino.Core()
         parts = [path, bundle_file(bundle, INT8[1])] if whole_numbers else [path]
-        compiled = core.compile_model(core.read_model(*parts), "CPU", options)
+        model = core.read_model(*parts)
+        if bundle.is_graph:
+            model.reshape([1, len(bundle.bands), tile, tile])
+        compiled = core.compile_model(model, "CPU", options)
     except RuntimeError as error:
         raise BundleError(f"{path}: OpenVINO cannot run it: {_first_line(error)}") from error
     _check_shape(path, tuple(compiled.output(0).shape), bundle, tile)
@@ -91,7 +94,7 @@ def open_openvino(bundle: ModelBundle, choice: EngineChoice, tile: int) -> Graph
         levels: Array = request.get_output_tensor(0).data.copy()
         return levels
 
-    return GraphEngine(f"openvino cpu {choice.precision}", run, tile, threads)
+    return GraphEngine(f"openvino cpu {choice.precision}", _to_levels(bundle, run), tile, threads)
 
 
 def open_onnxruntime(bundle: ModelBundle, choice: EngineChoice, tile: int) -> GraphEngine:
@@ -106,22 +109,39 @@ def open_onnxruntime(bundle: ModelBundle, choice: EngineChoice, tile: int) -> Gr
     options.log_severity_level = 3
     try:
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        shape = session.run(None, {INPUT: np.zeros((1, len(bundle.bands), tile, tile), np.float32)})[0].shape
+        name = session.get_inputs()[0].name
+        shape = session.run(None, {name: np.zeros((1, len(bundle.bands), tile, tile), np.float32)})[0].shape
     except Exception as error:  # its exceptions share no other base
         raise BundleError(f"{path}: ONNX Runtime cannot run it: {_first_line(error)}") from error
     _check_shape(path, shape, bundle, tile)
 
     def run(tiles: Array) -> Array:
-        levels: Array = session.run(None, {INPUT: tiles})[0]
+        levels: Array = session.run(None, {name: tiles})[0]
         return levels
 
-    return GraphEngine("onnx cpu fp32", run, tile, choice.threads or threads_here())
+    return GraphEngine("onnx cpu fp32", _to_levels(bundle, run), tile, choice.threads or threads_here())
+
+
+def _to_levels(bundle: ModelBundle, run: Run) -> Run:
+    """`run`, or, of a network that came as a graph and gives logits or probabilities, what makes levels of them."""
+    if not bundle.is_graph:
+        return run
+    logits = bundle.decoder["output"] == "logits"
+
+    def levels(tiles: Array) -> Array:
+        found = run(tiles).astype(np.float32, copy=False)
+        if logits:
+            found = np.exp(found - found.max(axis=1, keepdims=True))
+            found /= found.sum(axis=1, keepdims=True)
+        return np.rint(np.clip(found, 0, 1) * LEVELS).astype(np.int16)
+
+    return levels
 
 
 def _check_shape(path: Path, found: tuple[int, ...], bundle: ModelBundle, tile: int) -> None:
     wanted = (1, len(bundle.legend.classes), tile, tile)
     if found != wanted:
-        raise BundleError(f"{path} gives {found} for a tile; {bundle.name} promises {wanted}, levels 0..{LEVELS}")
+        raise BundleError(f"{path} gives {found} for a tile; by its legend {bundle.name} should give {wanted}")
 
 
 def _first_line(error: Exception) -> str:

@@ -130,6 +130,12 @@ def load_network(bundle: ModelBundle) -> nn.Module:
         weights = load_file(path)
     except (SafetensorError, OSError) as error:
         raise BundleError(f"{path} is not a safetensors file: {error}") from error
+    fit_weights(network, weights, str(path), f"{bundle.architecture} on {bundle.encoder}")
+    return network.eval()
+
+
+def fit_weights(network: nn.Module, weights: dict[str, torch.Tensor], source: str, wanted: str) -> None:
+    """Load weights into a network; raises BundleError, with the first differences, where they are not its own."""
     expected = network.state_dict()
     differences = [f"{key} is missing" for key in expected if key not in weights]
     differences += [f"{key} is not part of the network" for key in weights if key not in expected]
@@ -140,8 +146,6 @@ def load_network(bundle: ModelBundle) -> nn.Module:
     ]
     if differences:
         raise BundleError(
-            f"{path} does not fit {bundle.architecture} on {bundle.encoder}: {len(differences)} differences, "
-            f"first: {'; '.join(differences[:3])}"
+            f"{source} does not fit {wanted}: {len(differences)} differences, first: {'; '.join(differences[:3])}"
         )
     network.load_state_dict(weights)
-    return network.eval()

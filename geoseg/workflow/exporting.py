@@ -53,6 +53,8 @@ class Compared:
 def export_graph(model: str, path: Path) -> Path:
     """Write the network of a model as an ONNX file, from normalised tiles to levels; returns its path."""
     bundle = find_bundle(model)
+    if bundle.is_graph:
+        raise UsageError(f"{bundle.name} is an ONNX file already: {weights_path(bundle)}")
     partial = path.with_name(f".{path.name}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -85,8 +87,9 @@ def export_int8(model: str, out: Path, evidence: Evidence, say: Say | None = Non
     """
     say = say or (lambda _: None)
     bundle = find_bundle(model)
-    if bundle.of_two_dates:
-        raise UsageError(f"{bundle.name} compares two dates; int8 is made for networks of one")
+    if bundle.of_two_dates or bundle.is_graph:
+        kind = "compares two dates" if bundle.of_two_dates else "is an ONNX network"
+        raise UsageError(f"{bundle.name} {kind}; int8 is made of networks of one date that geoseg builds itself")
     settings = Settings(model=model, bands=evidence.bands, force=True)
     scenes, pairs = _scenes(evidence.calibration), _pairs(evidence.validation)
     seen = [tile for tile, _ in _tiles(settings, [(scene, None) for scene in scenes], _CALIBRATION, {})]
