@@ -116,7 +116,8 @@ def test_evaluate_rasters_by_strips_equals_the_whole(tmp_path, monkeypatch):
     predicted = write(tmp_path / "predicted.tif", rng.integers(0, 5, (37, 21)), nodata=3)
     whole = evaluate_rasters(predicted, truth)
     monkeypatch.setattr("geoseg.training.evaluate._STRIP_PIXELS", 60)
-    pixels = evaluate_rasters(predicted, truth, whole=False)
+    monkeypatch.setattr("geoseg.training.evaluate._WHOLE_PIXELS", 60)
+    pixels = evaluate_rasters(predicted, truth)
     assert pixels["pixels"] == whole["pixels"]
     assert pixels["objects"] == {}
 

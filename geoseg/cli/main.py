@@ -167,12 +167,23 @@ def train(config: str, *, out: str, resume: bool, quiet: bool, log_json: bool) -
 @click.option(
     "--remap", metavar="CODE=CODE,...", default="", help="Codes of the truth to count as others; 255 is unknown."
 )
+@click.option("--report", metavar="FILE.html", type=click.Path(), help="Also write a page with the worst places.")
 @json_option
-def evaluate(predicted: str, truth: str, *, remap: str, as_json: bool) -> None:
-    """Score a class raster against the truth: pixels, objects, boundaries."""
-    from geoseg.workflow.scoring import parse_remap, score_rasters, scores_text  # noqa: PLC0415
+def evaluate(predicted: str, truth: str, *, remap: str, report: str | None, as_json: bool) -> None:
+    """Score class rasters against the truth: pixels, objects, boundaries, confidence.
 
-    scores = score_rasters(Path(predicted), Path(truth), remap=parse_remap(remap))
+    PREDICTED is a class raster or a finished run, TRUTH a class raster or a vector file with a column `class`:
+    polygons, or points drawn at random within each mapped class, from which areas are estimated. Or both are folders,
+    with names that agree.
+    """
+    from geoseg.workflow.scoring import parse_remap, places_of, score_places, scores_text  # noqa: PLC0415
+
+    places = places_of(Path(predicted), Path(truth))
+    scores = score_places(places, parse_remap(remap))
+    if report:
+        from geoseg.workflow.scoring_page import write_page  # noqa: PLC0415
+
+        write_page(Path(report), places, scores, parse_remap(remap))
     click.echo(_json(scores) if as_json else scores_text(scores))
 
 

@@ -16,6 +16,7 @@ from geoseg.report.pictures import (
     rgb_source,
     scene_picture,
 )
+from geoseg.report.score_page import ScoreReport, WorstWindow, render_scores
 from geoseg.report.sheet import SheetEntry, contact_sheet, draw_scale_bar, ground_width_m
 
 __all__ = [
@@ -23,7 +24,9 @@ __all__ = [
     "RgbSource",
     "RunReport",
     "SceneNumbers",
+    "ScoreReport",
     "SheetEntry",
+    "WorstWindow",
     "class_picture",
     "confidence_picture",
     "contact_sheet",
@@ -34,6 +37,7 @@ __all__ = [
     "overlay_picture",
     "preview_picture",
     "render_report",
+    "render_scores",
     "rgb_source",
     "scene_numbers",
     "scene_picture",

@@ -9,7 +9,7 @@ from geoseg.report.pictures import confidence_color
 from geoseg.report.wording import percent
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 _WIDTH, _HEIGHT = 360, 190
 _LABELLED = 0.005
@@ -39,6 +39,35 @@ def confidence_histogram(counts: Sequence[int]) -> Markup:
         anchor = {0: "start", 100: "end"}.get(tick, "middle")
         parts.append(_text(percent(tick / 100), x, _BASE + 18, anchor))
     return tag("svg", joined(parts), viewBox=f"0 0 {_WIDTH} {_HEIGHT}", role="img")
+
+
+def reliability_curve(bins: Sequence[Mapping[str, float]]) -> Markup:
+    """Accuracy over confidence, a dot a bin, as large as its share of all pixels; the diagonal is perfect."""
+    side, left, top = 260, 52, 10
+    total = sum(row["pixels"] for row in bins) or 1
+
+    def at(confidence: float, accuracy: float) -> tuple[float, float]:
+        return round(left + side * confidence, 1), round(top + side * (1 - accuracy), 1)
+
+    words = "; ".join(f"{row['confidence']:.0%} confident, {row['accuracy']:.0%} right" for row in bins)
+    parts = [tag("title", f"Reliability of the confidence. {words}.")]
+    for tick in (0.0, 0.25, 0.5, 0.75, 1.0):
+        (x, base), (_, y) = at(tick, 0), at(0, tick)
+        parts.append(tag("line", x1=x, y1=base, x2=x, y2=base + 4, class_="axis"))
+        parts.append(tag("line", x1=left - 4, y1=y, x2=left, y2=y, class_="axis"))
+        parts += [_text(percent(tick), x, base + 18), _text(percent(tick), left - 8, y + 4, "end")]
+    for (x1, y1), (x2, y2) in ((at(0, 0), at(1, 0)), (at(0, 0), at(0, 1)), (at(0, 0), at(1, 1))):
+        parts.append(tag("line", x1=x1, y1=y1, x2=x2, y2=y2, class_="axis"))
+    points = [at(row["confidence"], row["accuracy"]) for row in bins]
+    drawn = " ".join(f"{'L' if k else 'M'}{x} {y}" for k, (x, y) in enumerate(points))
+    parts.append(tag("path", d=drawn, fill="none", stroke="currentColor", stroke_width=1.5))
+    for row, (x, y) in zip(bins, points, strict=True):
+        radius = 2 + 10 * (row["pixels"] / total) ** 0.5
+        color = confidence_color(100 * row["confidence"])
+        parts.append(tag("circle", cx=x, cy=y, r=round(radius, 1), fill=color, class_="frame"))
+    return tag(
+        "svg", joined(parts), viewBox=f"0 0 {left + side + 20} {top + side + 26}", role="img", style="max-width:26rem"
+    )
 
 
 def bar(share: float, color: str | None = None) -> Markup:

@@ -64,6 +64,9 @@ gap:1.25rem 2rem;align-items:start}
 .legend b{margin-left:auto;font-weight:400;color:var(--soft)}
 .swatch{flex:none;display:inline-block;width:.85em;height:.85em;border:1px solid rgba(0,0,0,.35);vertical-align:-.06em}
 @media (prefers-color-scheme:dark){.swatch{border-color:rgba(255,255,255,.45)}}
+.row{display:grid;grid-template-columns:repeat(4,1fr);gap:.75rem}
+.row figure{margin:0;min-width:0}
+.row img{display:block;width:100%;image-rendering:pixelated}
 .pair{display:grid;grid-template-columns:1fr 1fr;gap:1.5rem 2rem}
 .pair>*{min-width:0}
 .scroll{overflow-x:auto}

@@ -5,7 +5,7 @@
 """
 
 from geoseg.scene.aoi import ClippedScene, clip_scene
-from geoseg.scene.drawn import DrawnLabels, is_drawn, open_drawn
+from geoseg.scene.drawn import DrawnLabels, LabelledPoints, is_drawn, open_drawn, read_points
 from geoseg.scene.info import SceneInfo, inspect_scene
 from geoseg.scene.reading import ArrayScene, FileScene, Scene, mirror, open_scene, read_mirrored
 from geoseg.scene.roles import BandNeeds, assign_roles, parse_bands
@@ -18,6 +18,7 @@ __all__ = [
     "ClippedScene",
     "DrawnLabels",
     "FileScene",
+    "LabelledPoints",
     "Scaling",
     "ScalingRule",
     "Scene",
@@ -34,5 +35,6 @@ __all__ = [
     "open_scene",
     "parse_bands",
     "read_mirrored",
+    "read_points",
     "resolve_scaling",
 ]

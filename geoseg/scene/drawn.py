@@ -17,6 +17,8 @@ from geoseg.scene.aoi import VECTOR_SUFFIXES, read_zones
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import geopandas as gpd
+
     from geoseg.frame import Box, Frame
     from geoseg.legend import Legend
     from geoseg.scene.reading import Array
@@ -74,12 +76,41 @@ def open_drawn(path: Path, frame: Frame, legend: Legend, *, column: str = COLUMN
     layer = layer[layer.geometry.area > 0]
     if layer.empty:
         raise InputError(f"labels {path} hold no polygon")
+    codes = _codes(path, layer, legend, column)
+    order = np.argsort(codes == NODATA, kind="stable")
+    polygons = layer.geometry.array.to_numpy()[order]
+    return DrawnLabels(str(path), frame, polygons, tuple(int(code) for code in codes[order]), outside)
+
+
+@dataclass(frozen=True)
+class LabelledPoints:
+    """Places in a frame and what is there: rows, columns and codes, each (points,)."""
+
+    rows: np.ndarray[Any, np.dtype[np.int64]]
+    cols: np.ndarray[Any, np.dtype[np.int64]]
+    codes: np.ndarray[Any, np.dtype[np.int64]]
+
+
+def read_points(path: Path, frame: Frame, legend: Legend, *, column: str = COLUMN) -> LabelledPoints | None:
+    """The points of a vector file that lie in a frame, with their codes; None where it holds anything else."""
+    layer = read_zones(path, frame, "labels", every_layer=True)
+    if layer.empty or set(layer.geometry.geom_type) != {"Point"}:
+        return None
+    codes = _codes(path, layer, legend, column)
+    cols, rows = ~frame.transform @ (layer.geometry.x.to_numpy(), layer.geometry.y.to_numpy())
+    rows, cols = np.floor(rows).astype(np.int64), np.floor(cols).astype(np.int64)
+    inside = (rows >= 0) & (cols >= 0) & (rows < frame.shape[0]) & (cols < frame.shape[1]) & (codes != NODATA)
+    return LabelledPoints(rows[inside], cols[inside], codes[inside])
+
+
+def _codes(path: Path, layer: gpd.GeoDataFrame, legend: Legend, column: str) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """The code of each feature, by a column of names or codes."""
     names = {str(name).lower(): name for name in layer.columns}
     if column.lower() not in names:
         there = ", ".join(sorted(set(names) - {"geometry"})) or "none"
         raise InputError(f"labels {path} have no column {column!r} that names the class; there are {there}")
-    of_value = {name.lower(): code for name, code in zip(legend.names, legend.codes, strict=True)}
-    of_value |= {str(code): code for code in range(NODATA)} | dict.fromkeys(UNLABELLED, NODATA)
+    of_value = {str(code): code for code in range(NODATA)} | dict.fromkeys(UNLABELLED, NODATA)
+    of_value |= {name.lower(): code for name, code in zip(legend.names, legend.codes, strict=True)}
     values = [_text(value) for value in layer[names[column.lower()]]]
     strange = sorted({value for value in values if value not in of_value})
     if strange:
@@ -87,10 +118,7 @@ def open_drawn(path: Path, frame: Frame, legend: Legend, *, column: str = COLUMN
             f"labels {path}: {column} is {strange[0]!r} somewhere; it takes {', '.join(legend.names)}, a code or "
             f"{UNLABELLED[0]}"
         )
-    codes = np.array([of_value[value] for value in values])
-    order = np.argsort(codes == NODATA, kind="stable")
-    polygons = layer.geometry.array.to_numpy()[order]
-    return DrawnLabels(str(path), frame, polygons, tuple(int(code) for code in codes[order]), outside)
+    return np.array([of_value[value] for value in values], np.int64)
 
 
 def _text(value: Any) -> str:

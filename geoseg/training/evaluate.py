@@ -11,7 +11,7 @@ from geoseg.errors import FrameMismatchError, InputError, UsageError
 from geoseg.frame import Box, Frame, parse_crs
 from geoseg.legend import LAND_COVER, NODATA, Legend
 from geoseg.scene import BandNeeds, FileScene, Scene, is_drawn, open_drawn, open_scene
-from geoseg.training.scores import confusion_matrix, pixel_scores, score_arrays
+from geoseg.training.scores import Tally, tally_arrays, tally_pixels
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,40 +29,53 @@ def evaluate_rasters(
     *,
     legend: Legend = LAND_COVER,
     remap: dict[int, int] | None = None,
-    whole: bool = True,
+    confidence: str | Path | None = None,
 ) -> dict[str, Any]:
-    """Pixel, object and boundary scores of the class raster `predicted` against `truth`, both uint8 codes of `legend`.
+    """Scores of the class raster `predicted` against `truth`, as `Tally.scores` gives them, of `tally_rasters`."""
+    return tally_rasters(predicted, truth, legend=legend, remap=remap, confidence=confidence).scores()
 
-    The truth may be polygons too, as `open_drawn` reads them; a pixel in none of them is of code 0. The result is plain
-    dicts, lists and numbers, as `score_arrays` gives them. Truth of 255 and pixels that the truth masks count nowhere;
-    `remap` renames codes of the truth first. A predicted 255 counts as wrong where the truth is known. Pixels are
-    counted strip by strip; with `whole` off objects and outlines, which need both rasters in memory, are left out.
-    Raises FrameMismatchError where the rasters lie on different grids, InputError where the truth holds a code that the
-    legend lacks, or is too large for `whole`.
+
+def tally_rasters(
+    predicted: str | Path,
+    truth: str | Path,
+    *,
+    legend: Legend = LAND_COVER,
+    remap: dict[int, int] | None = None,
+    confidence: str | Path | None = None,
+    pixel_area_m2: float | None = None,
+) -> Tally:
+    """Count how the class raster `predicted` agrees with `truth`, both uint8 codes of `legend`.
+
+    The truth may be polygons too, as `open_drawn` reads them; a pixel in none of them is of code 0. Truth of 255 and
+    pixels that the truth masks count nowhere; `remap` renames codes of the truth first. A predicted 255 counts as wrong
+    where the truth is known. `confidence` is the raster that lies beside the predicted one, in percent, and with
+    `pixel_area_m2` objects are told by their size.
+
+    Pixels are counted strip by strip; objects and outlines, which need both rasters in memory, up to 268 million
+    pixels. Raises FrameMismatchError where the rasters lie on different grids, InputError where the truth holds a code
+    that the legend lacks.
     """
     first = open_classes(predicted)
     second = open_drawn(Path(truth), first.frame, legend) if is_drawn(Path(truth)) else open_classes(truth)
     require_one_grid(first.frame, second.frame, str(predicted), str(truth))
+    third = None if confidence is None else open_classes(confidence)
+    if third is not None:
+        require_one_grid(first.frame, third.frame, str(predicted), str(confidence))
     rename = renaming(legend, remap or {}, str(truth))
     height, width = second.frame.shape
-    rows = max(1, _STRIP_PIXELS // width)
-    strips = [Box(top, 0, min(rows, height - top), width) for top in range(0, height, rows)]
-    if whole:
-        if height * width > _WHOLE_PIXELS:
-            raise InputError(
-                f"{truth} has {height} x {width} pixels, too many to score objects and outlines at once; "
-                "cut it into pieces or score pixels alone"
-            )
-        return score_arrays(
-            np.concatenate([codes_of(first, strip) for strip in strips]),
-            np.concatenate([rename(codes_of(second, strip)) for strip in strips]),
-            legend,
-        )
-    confusion = sum(
-        (confusion_matrix(codes_of(first, strip), rename(codes_of(second, strip)), legend.codes) for strip in strips),
-        start=np.zeros((len(legend.codes), len(legend.codes) + 1), np.int64),
-    )
-    return {"pixels": pixel_scores(confusion, legend.names), "objects": {}, "boundaries": {}}
+    whole = height * width <= _WHOLE_PIXELS
+    rows = height if whole else max(1, _STRIP_PIXELS // width)
+    total: Tally | None = None
+    for top in range(0, height, rows):
+        strip = Box(top, 0, min(rows, height - top), width)
+        codes, known = codes_of(first, strip), rename(codes_of(second, strip))
+        percent = None if third is None else codes_of(third, strip)
+        if whole:
+            return tally_arrays(codes, known, legend, confidence=percent, pixel_area_m2=pixel_area_m2)
+        tally = tally_pixels(codes, known, legend, percent)
+        total = tally if total is None else total + tally
+    assert total is not None  # noqa: S101  # a raster has rows
+    return total
 
 
 def require_one_grid(first: Frame, second: Frame, first_name: str, second_name: str) -> None:
