@@ -49,6 +49,8 @@ class Settings:
     device: str = "auto"
     engine: str = "auto"
     precision: str = "auto"
+    tta: str = "none"
+    """Views of each tile that are averaged: `flip` adds its mirror image, `d4` all eight turns and mirror images."""
     format: tuple[str, ...] = ("gpkg",)
     aoi: str | None = None
     bands: str | None = None
@@ -155,6 +157,7 @@ CHANGE_CHOICES = {
 CHOICES = {
     "blend": ("hann", "gaussian", "pyramid", "crop"),
     "engine": ("auto", "torch", "openvino", "onnx"),
+    "tta": ("none", "flip", "d4"),
     "precision": ("auto", "fp32", "bf16", "fp16", "int8"),
 }
 _DEVICE = re.compile(r"auto|cpu|cuda(:[0-9]{1,3})?")

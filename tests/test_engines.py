@@ -188,6 +188,35 @@ def test_damaged_weights_are_refused_though_the_cache_has_good_ones(bundle, tmp_
         opened(copy, on("openvino"), 64)
 
 
+@pytest.mark.parametrize(("views", "count"), [("flip", 2), ("d4", 8)])
+def test_views_are_averaged_and_turn_with_the_tile(bundle, views, count):
+    engine = opened(bundle, on(tta=views), 64)
+    assert engine.name.endswith(f"fp32 {views}")
+    plain = opened(bundle, on(), 64)
+    tile = tiles_of(1)[0]
+    moves = [lambda x, k=k, m=m: np.rot90(x[:, :, ::-1] if m else x, k, (1, 2)) for m in (0, 1) for k in range(4)]
+    moves = moves[::4] if views == "flip" else moves
+    assert len(moves) == count
+
+    def undone(levels, k, m):
+        back = np.rot90(levels, -k, (1, 2))
+        return back[:, :, ::-1] if m else back
+
+    turns = [(0, 0), (0, 1)] if views == "flip" else [(k, m) for m in (0, 1) for k in range(4)]
+    mean = np.mean(
+        [
+            undone(plain(np.ascontiguousarray(move(tile))), *turn).astype(float)
+            for move, turn in zip(moves, turns, strict=True)
+        ],
+        axis=0,
+    )
+    assert np.abs(engine(tile) - mean).max() <= 0.5
+    # What is averaged over all views turns exactly as the tile does.
+    for move in moves:
+        np.testing.assert_array_equal(engine(np.ascontiguousarray(move(tile))), move(engine(tile)))
+    assert engine(tiles_of(1, 96)[0][:, :64]).shape == (5, 64, 96)
+
+
 @pytest.mark.parametrize("engine", GRAPHS)
 def test_a_scene_gets_the_classes_that_torch_gives(bundle, tmp_path, engine):
     scene = write_scene(tmp_path / "a.tif", smooth_pixels((150, 130)))

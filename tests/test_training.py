@@ -28,10 +28,10 @@ from geoseg.training import TrainConfig, load_config, train
 from geoseg.training.augment import batch_of, network_input, repaint, vary_light
 from geoseg.training.config import FitConfig
 from geoseg.training.initial import initialise_encoder, spread_over_bands
-from geoseg.training.loop import schedule, stored_weights, update_average
+from geoseg.training.loop import schedule, stored_weights, update_average, with_temperature
 from geoseg.training.losses import SegmentationLoss
 from geoseg.training.samples import IGNORE, SampleIndex, channel_table, gather
-from geoseg.training.validate import validate
+from geoseg.training.validate import temperature, validate
 
 COLOURS = np.array([[180, 160, 120, 150], [200, 80, 60, 120], [90, 90, 100, 80], [60, 110, 50, 220], [30, 60, 110, 10]])
 """Red, green, blue, NIR of each class."""
@@ -143,6 +143,7 @@ def test_the_bundle_runs_and_its_scores_are_those_of_its_stored_weights(config, 
 
 
 def test_a_bias_is_added_once_to_what_was_trained_and_judged(config, tmp_path):
+    config = replace(config, fit=replace(config.fit, calibrate=False))
     plain = train(config, tmp_path)
     head = "segmentation_head.0.bias"
     before = load_file(tmp_path / "bundle" / "weights.safetensors")
@@ -160,10 +161,31 @@ def test_a_bias_is_added_once_to_what_was_trained_and_judged(config, tmp_path):
     assert plain.sha256 != bundle.sha256
 
 
+def test_confidences_are_made_right_and_classes_stay(config, tmp_path):
+    """A network that is far too sure of what it says, of which nearly half is wrong, is made less sure."""
+    config = replace(config, fit=replace(config.fit, steps=20, validate_every=20))
+    _, held_out = gather(config)
+    plain = train(replace(config, fit=replace(config.fit, calibrate=False)), tmp_path / "plain")
+    sure = with_temperature(load_file(plain.path / "weights.safetensors"), 1 / 20)
+    network = build_network(plain.architecture, plain.encoder, 4, 5, plain.decoder)
+    network.load_state_dict(sure)
+    found = temperature(network, config, held_out)
+    assert found > 3
+    image = batch_of(SampleIndex(config, held_out), config, 0)[0]
+    before = network.eval()(image)
+    network.load_state_dict(with_temperature(sure, found))
+    assert torch.allclose(network(image), before / found, rtol=1e-2, atol=1e-2)
+    assert (network(image).argmax(1) == before.argmax(1)).float().mean() > 0.99
+
+    calibrated = train(config, tmp_path / "calibrated")
+    assert calibrated.scores["temperature"] != 1.0
+    assert train(config, tmp_path / "calibrated").sha256 == calibrated.sha256
+
+
 def test_training_goes_on_from_a_bundle_and_keeps_the_last_step_if_told(config, tmp_path):
-    first = train(replace(config, fit=replace(config.fit, steps=1)), tmp_path / "first")
+    first = train(replace(config, fit=replace(config.fit, steps=1, calibrate=False)), tmp_path / "first")
     start = replace(config.network, init_bundle=tmp_path / "first" / "bundle")
-    still = replace(config.fit, steps=2, validate_every=1, learning_rate=0.0, keep="last")
+    still = replace(config.fit, steps=2, validate_every=1, learning_rate=0.0, keep="last", calibrate=False)
     second = train(replace(config, network=start, fit=still), tmp_path / "second")
     assert second.scores["step"] == 2
     old, new = (load_file(bundle.path / "weights.safetensors") for bundle in (first, second))

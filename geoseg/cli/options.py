@@ -41,6 +41,7 @@ _MACHINE = [
     _option("--device", metavar="auto|cpu|cuda|cuda:N", help="Where the network runs."),
     _option("--engine", type=click.Choice(CHOICES["engine"]), help="What runs the network."),
     _option("--precision", type=click.Choice(CHOICES["precision"]), help="Arithmetic of the network."),
+    _option("--tta", type=click.Choice(CHOICES["tta"]), help="Average over mirrored, or turned, views of each tile."),
 ]
 _SCENE = [
     _option("--bands", metavar="ROLE=N,...", default="found by name", help="Which band is red, green, blue, nir."),

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from geoseg.errors import UsageError
+from geoseg.model.averaged import AveragedEngine
 from geoseg.model.hardware import bf16_pays, may_have_gpu
 from geoseg.model.lanes import Lanes
 
@@ -59,6 +60,8 @@ class EngineChoice:
     """How many threads of one process run the network on a CPU, each a tile of its own; 0 takes the cores there are."""
     batch: int = 0
     """Tiles that go through the network together on a GPU; 0 takes as many as its memory holds, up to a limit."""
+    tta: str = "none"
+    """Views of each tile that are averaged: `none`, `flip` or `d4`."""
 
 
 class EngineSource(Protocol):
@@ -119,6 +122,11 @@ def open_engine(bundle: ModelBundle, choice: EngineChoice, network_tile: int) ->
     Raises UsageError for a choice that cannot be, EnvironmentFault where device or library are not there, BundleError
     where the weights do not fit. What no other engine can run goes to torch, unless another is asked for.
     """
+    engine = _open(bundle, choice, network_tile)
+    return engine if choice.tta == "none" else AveragedEngine(engine, choice.tta)
+
+
+def _open(bundle: ModelBundle, choice: EngineChoice, network_tile: int) -> Engine:
     chosen = choose_engine(bundle, choice)
     if chosen.engine == "openvino":
         from geoseg.model.exported import ExportError  # noqa: PLC0415  # each loads its library alone

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 Weights = dict[str, torch.Tensor]
 
-MAY_CHANGE = {"fit.steps", "fit.bias", "name", "description", "licence", "card"}
+MAY_CHANGE = {"fit.steps", "fit.bias", "fit.calibrate", "name", "description", "licence", "card"}
 """Keys on which the steps so far do not depend (but for the rate, if `fit.steps` changes)."""
 
 

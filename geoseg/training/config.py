@@ -113,6 +113,9 @@ class FitConfig:
     """Arithmetic of the network's passes while it trains: `fp32`, or `bf16`, faster where the processor has it."""
     bias: tuple[float, ...] = ()
     """What is added to the logits of each class once all is trained, in the order of the legend; empty for nothing."""
+    calibrate: bool = True
+    """Whether, once all is trained, logits are divided by the number that makes confidences right on the places held
+    out; classes stay as they are."""
     balance: float = 0.6
     """Share of windows drawn around a pixel of a class that is drawn first, all classes alike."""
     patience: int = 0
@@ -286,7 +289,7 @@ class _WrongKindError(Exception):
 
 
 _WORDS = {
-    "int": "a whole number", "float": "a number", "float | None": "a number", "str": "text",
+    "bool": "true or false", "int": "a whole number", "float": "a number", "float | None": "a number", "str": "text",
     "tuple[float, float]": "two numbers", "tuple[float, float] | None": "two numbers",
     "tuple[str, ...]": "a list of names", "tuple[tuple[str, ...], ...]": "a list of lists of names",
     "tuple[float, ...]": "a list of numbers",
@@ -313,6 +316,8 @@ def _as_kind(value: Any, kind: str) -> Any:  # noqa: PLR0911  # one answer a kin
     number = isinstance(value, int | float) and not isinstance(value, bool)
     whole = number and isinstance(value, int)
     if kind == "int" and whole:
+        return value
+    if kind == "bool" and isinstance(value, bool):
         return value
     if kind in {"float", "float | None"} and number:
         return float(value)

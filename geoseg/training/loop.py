@@ -23,7 +23,7 @@ from geoseg.training.initial import initialise
 from geoseg.training.losses import SegmentationLoss
 from geoseg.training.record import draw_curves, plain
 from geoseg.training.samples import SampleIndex, gather
-from geoseg.training.validate import bf16_agreement, headline, validate
+from geoseg.training.validate import bf16_agreement, headline, temperature, validate
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -198,11 +198,20 @@ class _Run:
         wanted, there = list(self.config.fit.bias), scores.get("bias", [])
         agreement = stored.agreement
         if not scores.get("all_windows") or wanted != there:
-            biased = with_bias(load(weights), wanted, there)
-            weights = save(biased)
-            self.judged.load_state_dict(biased)
+            raw = with_temperature(load(weights), 1 / scores.get("temperature", 1.0))
+            self.judged.load_state_dict(with_bias(raw, wanted, there))
+            found = temperature(self.judged, self.config, self.held_out) if self.config.fit.calibrate else 1.0
+            final = with_temperature(with_bias(raw, wanted, there), found)
+            weights = save(final)
+            self.judged.load_state_dict(final)
             judged = validate(self.judged, self.config, self.held_out)
-            scores = {"validation": judged, "step": scores["step"], "bias": wanted, "all_windows": True}
+            scores = {
+                "validation": judged,
+                "step": scores["step"],
+                "bias": wanted,
+                "temperature": found,
+                "all_windows": True,
+            }
             agreement = {}
         if not agreement:
             self.judged.load_state_dict(load(weights))
@@ -236,6 +245,12 @@ def stored_weights(weights: Weights) -> Weights:
         key: (value.half() if value.is_floating_point() and value.ndim > 1 else value).contiguous().clone()
         for key, value in weights.items()
     }
+
+
+def with_temperature(weights: Weights, temperature: float) -> Weights:
+    """Weights whose logits are divided by a temperature: those of the last layer are."""
+    last = [key for key in weights if key.startswith("segmentation_head.")][-2:]
+    return {**weights, **{key: (weights[key].float() / temperature).to(weights[key].dtype) for key in last}}
 
 
 def with_bias(weights: Weights, wanted: list[float], there: list[float]) -> Weights:

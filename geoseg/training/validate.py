@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from scipy.optimize import minimize_scalar
+from scipy.special import logsumexp
 
 from geoseg.frame import Box
 from geoseg.training.augment import network_input
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
     from geoseg.training.samples import LabelledScene
 
 Array = np.ndarray[Any, Any]
+
+_EVERY = 4
+"""Neighbours in an image say nearly the same: of rows and columns every so many-th is looked at."""
 
 
 def validate(
@@ -66,6 +71,35 @@ def bf16_agreement(network: nn.Module, config: TrainConfig, scenes: tuple[Labell
                 same += int(equal.sum())
                 pixels += equal.numel()
     return same / max(1, pixels)
+
+
+def temperature(network: nn.Module, config: TrainConfig, scenes: tuple[LabelledScene, ...]) -> float:
+    """By what logits are to be divided so that probabilities are as high as they are right (Guo et al. 2017).
+
+    Found by the likelihood of the truth at a sample of pixels of all sources, with and without optional bands; 1 where
+    nothing is known. The network is left in evaluation mode.
+    """
+    network.eval()
+    logits, truths = [], []
+    for source in dict.fromkeys(scene.source for scene in scenes):
+        chosen = tuple(scene for scene in scenes if scene.source == source)
+        for window in _windows(chosen, config.fit.validation_window, config.fit.validation_windows):
+            for keep in (True, False):
+                image, truth = _load(config, *window, keep_optional=keep)
+                with torch.inference_mode():
+                    found = network(torch.from_numpy(image[None]))[0, :, ::_EVERY, ::_EVERY]
+                known = truth[::_EVERY, ::_EVERY] != IGNORE
+                logits.append(found.numpy()[:, known].T)
+                truths.append(truth[::_EVERY, ::_EVERY][known])
+    scored, true = np.concatenate(logits), np.concatenate(truths).astype(np.int64)
+    if not len(true):
+        return 1.0
+
+    def unlikely(log_temperature: float) -> float:
+        scaled = scored / np.exp(log_temperature)
+        return float((logsumexp(scaled, axis=1) - scaled[np.arange(len(true)), true]).mean())
+
+    return float(np.exp(minimize_scalar(unlikely, bounds=(-1.0, 1.5), method="bounded").x))
 
 
 def headline(scores: dict[str, Any]) -> float:

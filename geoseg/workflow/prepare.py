@@ -151,6 +151,7 @@ def choice_of(settings: Settings) -> EngineChoice:
         precision=settings.precision,
         threads=settings.threads or _threads(settings),
         batch=settings.batch or 0,
+        tta=settings.tta,
     )
 
 
