@@ -32,7 +32,20 @@ TOP_LEVEL = {
 REQUIRED = TOP_LEVEL - {".github", "docs"}
 
 HEAVY = {"torch", "rasterio", "dask", "distributed", "geopandas", "xarray", "scipy", "shapely", "pandas", "matplotlib"}
-COMMANDS = ("demo", "info", "plan", "segment", "vectorize", "change", "train", "evaluate", "export", "models", "verify")
+COMMANDS = (
+    "demo",
+    "info",
+    "plan",
+    "segment",
+    "vectorize",
+    "change",
+    "train",
+    "evaluate",
+    "export",
+    "suggest",
+    "models",
+    "verify",
+)
 
 MOST_LINES = 400
 MOST_SECONDS = 0.5

@@ -227,6 +227,21 @@ def export(
     click.echo(bundle.path)
 
 
+@geoseg.command()
+@click.argument("run_dir", metavar="RUN_DIR", type=click.Path())
+@click.option("--out", metavar="FILE.gpkg", type=click.Path(), required=True, help="GeoPackage to write.")
+@click.option("--count", type=click.IntRange(1), default=20, show_default=True, help="How many windows.")
+@click.option("--size", type=click.IntRange(32), default=256, show_default=True, help="Side of a window in pixels.")
+def suggest(run_dir: str, *, out: str, count: int, size: int) -> None:
+    """Say which windows of a run to label next: where the model was unsure, each unlike the others.
+
+    The GeoPackage also has an empty layer to draw the labels into, which `geoseg train` reads.
+    """
+    from geoseg.workflow.suggesting import suggest_windows  # noqa: PLC0415
+
+    click.echo(suggest_windows(Path(run_dir), Path(out), count=count, side=size))
+
+
 @geoseg.group(invoke_without_command=True)
 @click.pass_context
 def models(context: click.Context) -> None:
