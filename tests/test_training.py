@@ -27,7 +27,7 @@ from geoseg.model.network import build_network, load_network
 from geoseg.training import TrainConfig, load_config, train
 from geoseg.training.augment import batch_of, network_input, repaint, vary_light
 from geoseg.training.config import FitConfig
-from geoseg.training.initial import initialise_encoder, spread_over_bands
+from geoseg.training.initial import initialise, initialise_encoder, spread_over_bands
 from geoseg.training.loop import schedule, stored_weights, update_average, with_temperature
 from geoseg.training.losses import SegmentationLoss
 from geoseg.training.samples import IGNORE, SampleIndex, channel_table, gather
@@ -191,8 +191,44 @@ def test_training_goes_on_from_a_bundle_and_keeps_the_last_step_if_told(config, 
     old, new = (load_file(bundle.path / "weights.safetensors") for bundle in (first, second))
     kernels = [key for key, tensor in old.items() if tensor.ndim > 1]
     assert all(torch.equal(old[key], new[key]) for key in kernels)
-    with pytest.raises(BundleError, match="name the same in network and legend"):
+    with pytest.raises(BundleError, match="name the same in network to go on from it"):
         train(replace(config, network=replace(start, encoder="resnet18")), tmp_path / "third")
+
+
+def test_training_goes_on_with_other_bands_and_classes(config, folder, tmp_path):
+    """What both have in common is kept, by role; the last layer starts anew; the network need not be named again."""
+    first = train(replace(config, fit=replace(config.fit, steps=1)), tmp_path / "first")
+    data = mapping(steps=1) | {
+        "network": {"init": {"bundle": str(tmp_path / "first" / "bundle")}},
+        "bands": ["nir", "green", "red edge"],
+        "optional": [],
+        "legend": [
+            {"code": 0, "name": "ground", "color": "#d9d4c7", "kind": "background"},
+            {"code": 1, "name": "roof", "color": "#d1442f", "kind": "object"},
+        ],
+    }
+    other = TrainConfig.from_mapping(data, folder)
+    assert (other.network.architecture, other.network.encoder) == (first.architecture, first.encoder)
+    assert other.network.decoder == first.decoder
+    network = build_network(first.architecture, first.encoder, 3, 2, first.decoder)
+    fresh = {key: value.clone() for key, value in network.state_dict().items()}
+    taken = initialise(network, other.network, other.bands, other.legend)
+    old, new = load_network(first).state_dict(), network.state_dict()
+    kernel = next(key for key, value in old.items() if value.ndim == 4)
+    assert taken == len(old) - 2
+    assert torch.equal(new[kernel][:, :2], old[kernel][:, [3, 1]])
+    assert torch.allclose(new[kernel][:, 2], old[kernel].mean(dim=1))
+    for key in new:
+        if key.startswith("segmentation_head"):
+            assert torch.equal(new[key], fresh[key])
+        elif key != kernel:
+            assert torch.equal(new[key], old[key])
+
+
+def test_a_model_is_gone_on_from_by_its_name(folder):
+    config = TrainConfig.from_mapping(mapping() | {"network": {"init": {"bundle": "aerial"}}}, folder)
+    assert config.network.init_bundle == "aerial"
+    assert config.network.encoder == find_bundle("aerial").encoder
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from geoseg.errors import UsageError
 from geoseg.legend import LAND_COVER, Legend
-from geoseg.model.bundle import ModelBand, ModelBundle
+from geoseg.model.bundle import ModelBand, ModelBundle, find_bundle, known_bundles
 from geoseg.scene import ScalingRule, of_dates
 
 T = TypeVar("T")
@@ -28,7 +28,8 @@ class NetworkConfig:
     init_file: Path | None = None
     """A `.pth` or `.safetensors` file with the encoder's weights."""
     init_bundle: Path | None = None
-    """A model bundle of the same network, bands and classes, to go on from."""
+    """A model bundle of the same network to go on from; bands and classes may be others. A name or a folder.
+    Where nothing is said of the network itself, it is the bundle's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,7 +240,11 @@ def _network(data: Any, folder: Path, where: str) -> NetworkConfig:
         if len(init) != 1 or not set(init) <= {"package", "file", "bundle"}:
             raise UsageError(f"{where}: init takes one of package, file and bundle; found {sorted(init)}")
         ((kind, source),) = init.items()
-        given[f"init_{kind}"] = str(source) if kind == "package" else folder / str(source)
+        named = kind == "package" or (kind == "bundle" and str(source) in known_bundles())
+        given[f"init_{kind}"] = str(source) if named else folder / str(source)
+        if kind == "bundle" and not {"architecture", "encoder", "decoder"} & set(given):
+            bundle = find_bundle(given["init_bundle"])
+            given |= {"architecture": bundle.architecture, "encoder": bundle.encoder, "decoder": bundle.decoder}
     return _build(NetworkConfig, given, where)
 
 

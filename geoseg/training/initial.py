@@ -17,33 +17,46 @@ from geoseg.scene import of_one_date
 if TYPE_CHECKING:
     from torch import nn
 
+    from geoseg.legend import Legend
     from geoseg.training.config import NetworkConfig
 
 Weights = dict[str, torch.Tensor]
 
+_HEAD = "segmentation_head."
 _VISIBLE = ("red", "green", "blue")
 
 
-def initialise(network: nn.Module, config: NetworkConfig, roles: tuple[str, ...]) -> int:
-    """Load the weights that `config` names: of a whole network from a bundle, else of its encoder; returns how many.
+def initialise(network: nn.Module, config: NetworkConfig, roles: tuple[str, ...], legend: Legend) -> int:
+    """Load the weights that `config` names: of a network from a bundle, else of its encoder; returns how many tensors.
 
-    Raises UsageError where there are none, BundleError where they do not fit.
+    From a bundle of other bands the first layer takes those of the same role, and the mean of all for others; where
+    its classes are others than those of `legend`, the last layer starts anew. Raises UsageError where there are no
+    such weights, BundleError where they do not fit.
     """
     if config.init_bundle is None:
         return initialise_encoder(network, config, roles)
     bundle = find_bundle(config.init_bundle)
-    if of_one_date(bundle.needs.roles) != roles:
-        raise BundleError(
-            f"{config.init_bundle} takes the bands {', '.join(bundle.needs.roles)}, not {', '.join(roles)}"
-        )
     start: Weights = load_network(bundle).state_dict()
     expected: Weights = network.state_dict()
-    if {key: value.shape for key, value in start.items()} != {key: value.shape for key, value in expected.items()}:
+    first = next(key for key, value in expected.items() if value.ndim == 4)
+    theirs = of_one_date(bundle.needs.roles)
+    if theirs != roles and first in start:
+        kernel = start[first]
+        of_role = {role: kernel[:, k] for k, role in enumerate(theirs)}
+        start[first] = torch.stack([of_role.get(role, kernel.mean(dim=1)) for role in roles], dim=1)
+    if bundle.legend.names != legend.names:
+        start = {key: value for key, value in start.items() if not key.startswith(_HEAD)}
+    unfit = [
+        key
+        for key, value in expected.items()
+        if (key not in start and not key.startswith(_HEAD)) or (key in start and start[key].shape != value.shape)
+    ]
+    if unfit or set(start) - set(expected):
         raise BundleError(
-            f"{config.init_bundle} holds {bundle.architecture} on {bundle.encoder} for {len(bundle.legend.classes)} "
-            "classes; name the same in network and legend to go on from it"
+            f"{config.init_bundle} holds {bundle.architecture} on {bundle.encoder}, options {bundle.decoder}; "
+            "name the same in network to go on from it"
         )
-    network.load_state_dict(start)
+    network.load_state_dict(expected | start)
     return len(start)
 
 

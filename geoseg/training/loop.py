@@ -73,7 +73,7 @@ class _Run:
         self.device = _device(config.fit.device)
         self.network = build_network(bundle.architecture, bundle.encoder, *shape).to(memory_format=torch.channels_last)
         self.judged = build_network(bundle.architecture, bundle.encoder, *shape).to(memory_format=torch.channels_last)
-        taken = initialise(self.network, config.network, config.bands)
+        taken = initialise(self.network, config.network, config.bands, config.legend)
         say(f"{bundle.architecture} on {bundle.encoder}, on {self.device}: {taken} tensors from elsewhere")
         self.network.to(self.device)
         self.optimizer = torch.optim.AdamW(_parameter_groups(self.network, config.fit))
