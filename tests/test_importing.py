@@ -62,13 +62,17 @@ def write_weights(folder, network, form):
 @pytest.mark.parametrize("form", ["plain", "lightning", "safetensors"])
 def test_weights_become_the_model_that_they_are_of(small, network, description, tmp_path, form):
     made = import_model(write_weights(tmp_path, network, form), description, tmp_path / "made")
-    assert sorted(path.name for path in (tmp_path / "made").iterdir()) == ["model.json", "weights.safetensors"]
+    assert sorted(path.name for path in (tmp_path / "made").iterdir()) == [
+        "item.json",
+        "model.json",
+        "weights.safetensors",
+    ]
     np.testing.assert_array_equal(levels_of(made), levels_of(small))
 
 
 def export(network, path, *, output="logits", channels=4):
     if output == "probabilities":
-        network = torch.nn.Sequential(network, torch.nn.Softmax(dim=1))
+        network = torch.nn.Sequential(network, torch.nn.Softmax(dim=1)).eval()
     torch.onnx.export(network, (torch.zeros(1, channels, 64, 64),), str(path), dynamo=False)
     return path
 
@@ -109,7 +113,7 @@ def test_programs_run_once_and_only_where_they_are_trusted(small, network, descr
         import_model(path, description, tmp_path / "made")
     assert not (tmp_path / "made").exists()
     made = import_model(path, graph_of(description), tmp_path / "made", trust_code=True)
-    assert sorted(file.name for file in (tmp_path / "made").iterdir()) == ["model.json", "network.onnx"]
+    assert sorted(file.name for file in (tmp_path / "made").iterdir()) == ["item.json", "model.json", "network.onnx"]
     assert np.abs(levels_of(made) - levels_of(small)).max() <= 2
 
 

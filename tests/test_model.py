@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -146,6 +147,27 @@ def test_a_known_name_wins_over_a_folder_in_the_way(
     assert find_bundle("mine").path == own_models / "mine"
     assert find_bundle("./mine").path == here / "mine"
     assert find_bundle(Path("./mine").absolute()).path == here / "mine"
+
+
+def test_a_bundle_is_a_stac_item_too(folder: Path) -> None:
+    """As the extension's schema has it: required fields, patterns, and a model among the assets."""
+    bundle, item = load_bundle(folder), json.loads((folder / "item.json").read_text())
+    assert (item["type"], item["stac_version"], item["geometry"]) == ("Feature", "1.1.0", None)
+    assert any(extension.endswith("/mlm/v1.4.0/schema.json") for extension in item["stac_extensions"])
+    told = item["properties"]
+    for key in ("name", "architecture", "framework", "tasks", "input", "output"):
+        assert told[f"mlm:{key}"]
+    assert re.fullmatch(r"[a-zA-Z][a-zA-Z0-9_.-]+[a-zA-Z0-9]", told["mlm:name"])
+    assert told["mlm:input"][0]["input"]["shape"] == [-1, 4, 64, 64]
+    assert [band["name"] for band in told["mlm:input"][0]["bands"]] == ["red", "green", "blue", "nir"]
+    assert told["mlm:output"][0]["result"]["shape"] == [-1, 5, 64, 64]
+    classes = told["mlm:output"][0]["classification:classes"]
+    assert [entry["value"] for entry in classes] == list(bundle.legend.codes)
+    assert all(re.fullmatch(r"[0-9A-F]{6}", entry["color_hint"]) for entry in classes)
+    models = [asset for asset in item["assets"].values() if "mlm:model" in asset["roles"]]
+    assert [asset["href"] for asset in models] == ["./weights.safetensors"]
+    assert models[0]["file:checksum"] == "1220" + bundle.sha256
+    assert "mlm:artifact_type" in models[0]
 
 
 @pytest.mark.parametrize("encoder", ["tu-hf-hub:some/model", "tu-local-dir:/tmp", "../resnet18", ""])

@@ -16,6 +16,7 @@ import numpy as np
 
 from geoseg.errors import BundleError, UsageError
 from geoseg.legend import Legend
+from geoseg.model.stac import mlm_item
 from geoseg.scene.roles import BandNeeds
 from geoseg.scene.scaling import ScalingRule
 
@@ -27,6 +28,8 @@ WEIGHTS = "weights.safetensors"
 GRAPH = "network.onnx"
 """Takes the place of the weights where the architecture is `ONNX`: a network that is a file of its own."""
 MANIFEST = "model.json"
+ITEM = "item.json"
+"""The bundle as a STAC item; nothing reads it here."""
 INT8 = ("int8.xml", "int8.bin")
 """The files of a bundle that hold its network in int8: an OpenVINO model for tiles of the bundle's size."""
 OUTPUTS = ("logits", "probabilities")
@@ -286,8 +289,8 @@ def save_bundle(
         files={name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
         path=folder,
     )
-    manifest = (json.dumps(saved.to_json(), indent=2) + "\n").encode()
-    for name, content in {saved.weights_file: weights, **files, MANIFEST: manifest}.items():
+    item, manifest = (f"{json.dumps(part, indent=2)}\n".encode() for part in (mlm_item(saved), saved.to_json()))
+    for name, content in {saved.weights_file: weights, **files, ITEM: item, MANIFEST: manifest}.items():
         partial = folder / f".{name}.partial"
         partial.write_bytes(content)
         partial.replace(folder / name)
