@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import threading
+import queue
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -83,16 +83,21 @@ def open_openvino(bundle: ModelBundle, choice: EngineChoice, tile: int) -> Graph
     except RuntimeError as error:
         raise BundleError(f"{path}: OpenVINO cannot run it: {_first_line(error)}") from error
     _check_shape(path, tuple(compiled.output(0).shape), bundle, tile)
-    requests = threading.local()
+    # Made here and handed around, with memory of their own: while one computes, no other is made, and no array of
+    # Python's is let go.
+    idle: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    for _ in range(threads):
+        idle.put(compiled.create_infer_request())
 
     def run(tiles: Array) -> Array:
-        request = getattr(requests, "request", None)
-        if request is None:
-            request = requests.request = compiled.create_infer_request()
-        request.infer([tiles], share_inputs=True)
-        # What the request gives is its own memory, which the next tile of this thread overwrites.
-        levels: Array = request.get_output_tensor(0).data.copy()
-        return levels
+        request = idle.get()
+        try:
+            request.get_input_tensor(0).data[...] = tiles
+            request.infer()
+            levels: Array = request.get_output_tensor(0).data.copy()
+            return levels
+        finally:
+            idle.put(request)
 
     return GraphEngine(f"openvino cpu {choice.precision}", _to_levels(bundle, run), tile, threads)
 
