@@ -83,11 +83,15 @@ def open_openvino(bundle: ModelBundle, choice: EngineChoice, tile: int) -> Graph
     except RuntimeError as error:
         raise BundleError(f"{path}: OpenVINO cannot run it: {_first_line(error)}") from error
     _check_shape(path, tuple(compiled.output(0).shape), bundle, tile)
-    # Made here and handed around, with memory of their own: while one computes, no other is made, and no array of
-    # Python's is let go.
+    # Made here and handed around, with memory of their own, and each run once: the first `data` of a process sets up a
+    # table for whose end one thread may wait with Python's lock in its hand, while the thread that makes it wants that.
     idle: queue.SimpleQueue[Any] = queue.SimpleQueue()
     for _ in range(threads):
-        idle.put(compiled.create_infer_request())
+        request = compiled.create_infer_request()
+        request.get_input_tensor(0).data[...] = 0
+        request.infer()
+        _ = request.get_output_tensor(0).data
+        idle.put(request)
 
     def run(tiles: Array) -> Array:
         request = idle.get()
