@@ -36,7 +36,7 @@ class Settings:
     tile: int | None = None
     """Side of the square the network sees, in pixels of the network; the model's own if None."""
     overlap: int | None = None
-    """By how many pixels tiles overlap; an eighth of the tile if None."""
+    """By how many pixels tiles overlap; 64, a quarter of the tile at most, if None."""
     blend: str = "hann"
     block: int = 2048
     batch: int | None = None

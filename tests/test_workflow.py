@@ -365,7 +365,7 @@ def test_objects_reach_out_of_the_area_of_interest_whole_and_all_else_is_cut(tmp
 def test_an_area_of_interest_takes_buildings_as_they_are_without_it(model: str, scene: Path, tmp_path: Path) -> None:
     area = shapely.Point(593_150, 5_746_880).buffer(70)
     gpd.GeoDataFrame(geometry=[area], crs="EPSG:32631").to_file(tmp_path / "area.gpkg")
-    plain = Settings(model=model, min_area=0, min_hole=0, simplify=0, square=False, block=100)
+    plain = Settings(model=model, overlap=8, min_area=0, min_hole=0, simplify=0, square=False, block=100)
     within = replace(plain, aoi=str(tmp_path / "area.gpkg"))
     for name, settings in (("plain", plain), ("within", within), ("whole", replace(within, block=4096))):
         segment_scene(scene, tmp_path / name, settings)

@@ -27,7 +27,7 @@ def _option(*names: str, default: str | None = None, **details: Any) -> Callable
 _MODEL = [
     _option("--model", metavar="NAME|DIR", help="Model bundle, by name or folder."),
     _option("--tile", type=int, default="the model's", help="Side of the square that the network sees, in pixels."),
-    _option("--overlap", type=int, default="tile / 8", help="By how many pixels tiles overlap."),
+    _option("--overlap", type=int, default="64, at most tile / 4", help="By how many pixels tiles overlap."),
     _option("--blend", type=click.Choice(CHOICES["blend"]), help="How overlapping tiles are weighted."),
     _option("--block", type=int, help="About the side, in pixels, of what one task computes."),
     _option(

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 OBJECTS_M = 60.0
 """So far beyond the area of interest the scene is segmented too: objects that reach out of it are kept whole."""
 
+_OVERLAP = 64
+"""What a network says near the rim of a tile is worth less, however large the tile is."""
 _MUCH_ZERO = 0.02
 """Beyond this share of pixels that are 0 in all bands the user is asked whether they are fill."""
 
@@ -136,7 +138,7 @@ def grid_of(settings: Settings, bundle: ModelBundle, frame: Frame, *, name: str)
     if tile % 32:
         raise UsageError(f"--tile is {tile}; the network takes multiples of 32")
     fit = fit_to_gsd(frame.gsd_m, bundle.gsd_m, tile, name=name, force=settings.force)
-    overlap = tile // 8 if settings.overlap is None else settings.overlap
+    overlap = min(_OVERLAP, tile // 4) if settings.overlap is None else settings.overlap
     if overlap >= tile:
         raise UsageError(f"--overlap is {overlap}; it takes 0 to {tile - 1} with tiles of {tile}")
     rows, cols = (min(round(overlap * side / tile), side - 1) for side in fit.scene)
