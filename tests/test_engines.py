@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -23,6 +24,7 @@ from geoseg.model.exported import ExportError, cache_folder, exported_network
 from geoseg.model.network import build_network
 from geoseg.workflow import segment_scene
 from geoseg.workflow.exporting import Evidence, export_graph, export_int8
+from geoseg.workflow.info import describe_model, model_text
 
 GRAPHS = ("openvino", "onnx")
 
@@ -108,6 +110,10 @@ def test_what_is_chosen_follows_machine_and_record(
     known = replace(bundle, agreement={} if agreement is None else {"bf16": agreement})
     chosen = choose_engine(known, EngineChoice(**wanted))
     assert (chosen.engine, chosen.device, chosen.precision) == (engine, "cpu", precision)
+
+
+def test_a_model_says_how_far_other_precisions_can_be_trusted():
+    assert re.search(r"as fp32  bf16 99\.\d%, int8 98\.\d% of pixels", model_text(describe_model("aerial")))
 
 
 def test_without_openvino_torch_runs_the_network(bundle, monkeypatch):

@@ -132,6 +132,9 @@ def model_text(described: dict[str, Any]) -> str:
         f"  weights  sha256 {described['weights']['sha256']}",
         f"  path     {described['path']}",
     ]
+    if described["agreement"]:
+        shares = [f"{precision} {share:.1%}" for precision, share in described["agreement"].items()]
+        lines.append(f"  as fp32  {', '.join(shares)} of pixels of real scenes have the same class")
     for part in ("scores", "card"):
         if described[part]:
             lines += [f"  {part}", *_nested(described[part], 4)]
