@@ -223,6 +223,22 @@ def test_views_are_averaged_and_turn_with_the_tile(bundle, views, count):
     assert engine(tiles_of(1, 96)[0][:, :64]).shape == (5, 64, 96)
 
 
+def test_a_scene_that_is_looked_at_from_all_sides_turns_with_its_classes(bundle, tmp_path):
+    """One tile, mirrored: with `flip` its classes are the mirror image, without they are not quite."""
+    pixels = smooth_pixels((64, 64))
+    found = {}
+    for views in ("none", "flip"):
+        for name, shown in (("plain", pixels), ("mirrored", pixels[:, :, ::-1])):
+            out = tmp_path / f"{views}_{name}"
+            scene = write_scene(tmp_path / f"{out.name}.tif", shown)
+            result = segment_scene(scene, out, Settings(model=str(bundle.path), tta=views, device="cpu", vectors=False))
+            with rasterio.open(out / "confidence.tif") as raster:
+                found[views, name] = raster.read(1)
+        assert (" flip" in json.dumps(result.manifest)) == (views == "flip")
+    np.testing.assert_array_equal(found["flip", "mirrored"], found["flip", "plain"][:, ::-1])
+    assert (found["none", "mirrored"] != found["none", "plain"][:, ::-1]).any()
+
+
 @pytest.mark.parametrize("engine", GRAPHS)
 def test_a_scene_gets_the_classes_that_torch_gives(bundle, tmp_path, engine):
     scene = write_scene(tmp_path / "a.tif", smooth_pixels((150, 130)))

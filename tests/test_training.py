@@ -19,7 +19,7 @@ from rasterio.features import shapes
 from safetensors.torch import load_file
 from shapely.geometry import shape
 
-from geoseg.errors import BundleError, FrameMismatchError, InputError, UsageError
+from geoseg.errors import BundleError, EnvironmentFault, FrameMismatchError, InputError, UsageError
 from geoseg.frame import Box
 from geoseg.legend import LAND_COVER
 from geoseg.model import find_bundle
@@ -28,7 +28,7 @@ from geoseg.training import TrainConfig, load_config, train
 from geoseg.training.augment import batch_of, network_input, repaint, vary_light
 from geoseg.training.config import FitConfig
 from geoseg.training.initial import initialise, initialise_encoder, spread_over_bands
-from geoseg.training.loop import schedule, stored_weights, update_average, with_temperature
+from geoseg.training.loop import _parameter_groups, schedule, stored_weights, update_average, with_temperature
 from geoseg.training.losses import SegmentationLoss
 from geoseg.training.samples import IGNORE, SampleIndex, channel_table, gather
 from geoseg.training.validate import temperature, validate
@@ -348,17 +348,45 @@ def test_losses_add_up_by_their_weights():
     assert together.item() == pytest.approx(0.5 * alone[0] + alone[1] + 2 * alone[2] + 3 * alone[3], rel=1e-5)
 
 
-def test_batches_that_are_gathered_make_the_step_of_one_large_batch(config, tmp_path):
-    """But for the statistics of batches: so with none to keep, in evaluation mode."""
-    steps = {}
-    for name, batch, accumulate in (("whole", 4, 1), ("parts", 2, 2)):
-        fit = replace(config.fit, steps=1, batch=batch, accumulate=accumulate, dice=0.0)
-        lines = []
-        train(replace(config, fit=fit), tmp_path / name, progress=lines.append)
-        steps[name] = json.loads((tmp_path / name / "history.json").read_text())
-        assert len(steps[name]) == 1
-    # The windows differ (their place in a batch draws them), the size of what is learnt from does not.
-    assert steps["parts"][0]["loss"] == pytest.approx(steps["whole"][0]["loss"], rel=0.3)
+def test_batches_that_are_gathered_make_one_step_from_the_mean_of_their_losses(config, tmp_path, monkeypatch):
+    """The weights after it are those of a step worked out here, and no batch is seen twice or left out."""
+    drawn = []
+    monkeypatch.setattr("geoseg.training.loop.batch_of", lambda *given: drawn.append(given[2]) or batch_of(*given))
+    config = replace(config, fit=replace(config.fit, steps=1, accumulate=2, validate_every=9))
+    training, _ = gather(config)
+    index = SampleIndex(config, training)
+    torch.set_num_threads(1)
+    torch.manual_seed(config.seed)
+    bundle = config.bundle
+    network = build_network(bundle.architecture, bundle.encoder, 4, 5, bundle.decoder).train()
+    network = network.to(memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(_parameter_groups(network, config.fit))
+    for group in optimizer.param_groups:
+        group["lr"] = group["peak"] * schedule(0, config.fit)
+    losses = []
+    for number in range(2):
+        images, truth = batch_of(index, config, number)
+        losses.append(SegmentationLoss(config.fit)(network(images.to(memory_format=torch.channels_last)), truth))
+        (losses[-1] / 2).backward()
+    torch.nn.utils.clip_grad_norm_(network.parameters(), config.fit.clip)
+    optimizer.step()
+
+    train(config, tmp_path)
+    assert drawn == [0, 1]
+    history = json.loads((tmp_path / "history.json").read_text())
+    assert history[0]["loss"] == pytest.approx(sum(loss.item() for loss in losses) / 2, rel=1e-5)
+    stepped = torch.load(tmp_path / "checkpoint.pt", weights_only=True)["network"]
+    for key, value in network.state_dict().items():
+        assert torch.allclose(stepped[key].float(), value.float(), rtol=1e-3, atol=1e-5), key
+
+
+def test_a_gpu_that_is_not_there_is_told(config, folder, tmp_path):
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    with pytest.raises(EnvironmentFault, match=r"fit\.device cuda: this machine shows 0 CUDA devices"):
+        train(replace(config, fit=replace(config.fit, device="cuda")), tmp_path)
+    with pytest.raises(UsageError, match=r"fit\.device is 'tpu'; it takes auto, cpu, cuda or cuda:N"):
+        TrainConfig.from_mapping(mapping(device="tpu"), folder)
 
 
 def test_a_training_that_gets_no_better_is_given_up_and_stays_so(config, tmp_path, monkeypatch):

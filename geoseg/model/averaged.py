@@ -13,7 +13,6 @@ if TYPE_CHECKING:
 Array = np.ndarray[Any, Any]
 
 VIEWS = {
-    "none": ((0, False),),
     "flip": ((0, False), (0, True)),
     "d4": tuple((k, m) for m in (False, True) for k in range(4)),
 }

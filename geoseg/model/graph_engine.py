@@ -80,9 +80,10 @@ def open_openvino(bundle: ModelBundle, choice: EngineChoice, tile: int) -> Graph
         if bundle.is_graph:
             model.reshape([1, len(bundle.bands), tile, tile])
         compiled = core.compile_model(model, "CPU", options)
+        shape = tuple(compiled.output(0).shape)  # fails where it depends on what is seen
     except RuntimeError as error:
         raise BundleError(f"{path}: OpenVINO cannot run it: {_first_line(error)}") from error
-    _check_shape(path, tuple(compiled.output(0).shape), bundle, tile)
+    _check_shape(path, shape, bundle, tile)
     # Made here and handed around, with memory of their own, and each run once: the first `data` of a process sets up a
     # table for whose end one thread may wait with Python's lock in its hand, while the thread that makes it wants that.
     idle: queue.SimpleQueue[Any] = queue.SimpleQueue()

@@ -12,6 +12,7 @@ from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
@@ -51,7 +52,8 @@ def import_model(file: Path, description: Mapping[str, Any], out: Path, *, trust
         raise UsageError(f"{file} cannot be read: {error.strerror or error}") from error
     with tempfile.TemporaryDirectory() as folder:
         tried = save_bundle(bundle, content, Path(folder))
-        open_engine(tried, EngineChoice(device="cpu", precision="fp32", threads=1), bundle.tile)
+        engine = open_engine(tried, EngineChoice(device="cpu", precision="fp32", threads=1), bundle.tile)
+        engine(np.zeros((len(bundle.bands), bundle.tile, bundle.tile), np.float32))
     return save_bundle(bundle, content, out)
 
 
@@ -71,7 +73,7 @@ def _weights(file: Path, bundle: ModelBundle) -> bytes:
     network = build_network(bundle.architecture, bundle.encoder, *shape)
     given = _load(file)
     expected: Weights = network.state_dict()
-    for prefix in ("", *{f"{key.split('.')[0]}." for key in given}):
+    for prefix in ("", *dict.fromkeys(f"{key.split('.')[0]}." for key in given)):
         stripped = {key.removeprefix(prefix): value for key, value in given.items() if key.startswith(prefix)}
         if set(stripped) & set(expected):
             given = stripped

@@ -11,6 +11,7 @@ from geoseg.errors import FrameMismatchError, InputError, UsageError
 from geoseg.frame import Box, Frame, parse_crs
 from geoseg.legend import LAND_COVER, NODATA, Legend
 from geoseg.scene import BandNeeds, FileScene, Scene, is_drawn, open_drawn, open_scene
+from geoseg.scene.drawn import COLUMN
 from geoseg.training.scores import Tally, tally_arrays, tally_pixels
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def tally_rasters(
     that the legend lacks.
     """
     first = open_classes(predicted)
-    second = open_drawn(Path(truth), first.frame, legend) if is_drawn(Path(truth)) else open_classes(truth)
+    second = open_truth(Path(truth), first.frame, legend)
     require_one_grid(first.frame, second.frame, str(predicted), str(truth))
     third = None if confidence is None else open_classes(confidence)
     if third is not None:
@@ -94,6 +95,13 @@ def require_one_grid(first: Frame, second: Frame, first_name: str, second_name: 
     raise FrameMismatchError(
         f"{first_name} and {second_name} do not lie on one grid ({found}); warp one onto the other (gdalwarp -r near)"
     )
+
+
+def open_truth(path: Path, frame: Frame, legend: Legend, *, column: str = COLUMN, outside: int = 0) -> Scene:
+    """Labels as a raster of codes: that of a file, or of the polygons of a vector file on a frame, as `open_drawn`."""
+    if is_drawn(path):
+        return open_drawn(path, frame, legend, column=column, outside=outside)
+    return open_classes(path)
 
 
 def open_classes(path: str | Path) -> FileScene:

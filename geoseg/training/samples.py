@@ -25,16 +25,13 @@ from geoseg.scene import (
     Scaling,
     Scene,
     StackedScene,
-    is_drawn,
-    open_drawn,
     open_scene,
     read_mirrored,
     resolve_scaling,
 )
-from geoseg.training.evaluate import require_one_grid
+from geoseg.training.evaluate import open_truth, require_one_grid
 
 if TYPE_CHECKING:
-    from geoseg.frame import Frame
     from geoseg.training.config import SourceConfig, TrainConfig
 
 Array = np.ndarray[Any, Any]
@@ -132,7 +129,7 @@ def _labelled(path: Path, source: SourceConfig, config: TrainConfig) -> Labelled
         later = open_scene(later_path, needs, bands=source.bands or None, require_crs=False)
         require_one_grid(first.frame, later.frame, str(path), str(later_path))
         scene = StackedScene.of(first, later)
-    labels = _labels(label_path, scene.frame, source, config.legend)
+    labels = open_truth(label_path, scene.frame, config.legend, column=source.column, outside=source.outside)
     require_one_grid(scene.frame, labels.frame, str(path), str(label_path))
     scaling = resolve_scaling(scene, config.scaling)
     percentiles = replace(config.scaling, ranges={}, reflectance=None)
@@ -147,15 +144,6 @@ def _labelled(path: Path, source: SourceConfig, config: TrainConfig) -> Labelled
         stretch=resolve_scaling(scene, percentiles) if percentiles.percentiles else scaling,
         channel_of_code=channel_table(config.legend, source.remap),
     )
-
-
-def _labels(path: Path, frame: Frame, source: SourceConfig, legend: Legend) -> Scene:
-    if is_drawn(path):
-        return open_drawn(path, frame, legend, column=source.column, outside=source.outside)
-    raster = open_scene(path, BandNeeds(("class",)), bands={"class": 1}, require_crs=False)
-    if raster.dtype != "uint8":
-        raise InputError(f"{path} is {raster.dtype}; labels are class codes in uint8")
-    return raster
 
 
 def _gsd(scene: FileScene, source: SourceConfig) -> float:

@@ -16,6 +16,8 @@ from geoseg.training.samples import IGNORE
 from geoseg.training.scores import confusion_matrix, pixel_scores
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from torch import nn
 
     from geoseg.training.config import TrainConfig
@@ -56,20 +58,14 @@ def bf16_agreement(network: nn.Module, config: TrainConfig, scenes: tuple[Labell
     """
     network.eval()
     same = pixels = 0
-    for source in dict.fromkeys(scene.source for scene in scenes):
-        chosen = tuple(scene for scene in scenes if scene.source == source)
-        for window in _windows(chosen, config.fit.validation_window, config.fit.validation_windows):
-            labelled, box = window
-            inside = np.s_[:, *(box & labelled.scene.frame.box).slices(box)]
-            for keep in (True, False):
-                image = torch.from_numpy(_load(config, *window, keep_optional=keep)[0][None])
-                with torch.inference_mode():
-                    exact = network(image).argmax(dim=1)
-                    with torch.autocast("cpu", torch.bfloat16):
-                        rounded = network(image).argmax(dim=1)
-                equal = (exact == rounded)[inside]
-                same += int(equal.sum())
-                pixels += equal.numel()
+    for (labelled, box), image, _ in _looks(config, scenes):
+        with torch.inference_mode():
+            exact = network(image).argmax(dim=1)
+            with torch.autocast("cpu", torch.bfloat16):
+                rounded = network(image).argmax(dim=1)
+        equal = (exact == rounded)[:, *(box & labelled.scene.frame.box).slices(box)]
+        same += int(equal.sum())
+        pixels += equal.numel()
     return same / max(1, pixels)
 
 
@@ -81,16 +77,12 @@ def temperature(network: nn.Module, config: TrainConfig, scenes: tuple[LabelledS
     """
     network.eval()
     logits, truths = [], []
-    for source in dict.fromkeys(scene.source for scene in scenes):
-        chosen = tuple(scene for scene in scenes if scene.source == source)
-        for window in _windows(chosen, config.fit.validation_window, config.fit.validation_windows):
-            for keep in (True, False):
-                image, truth = _load(config, *window, keep_optional=keep)
-                with torch.inference_mode():
-                    found = network(torch.from_numpy(image[None]))[0, :, ::_EVERY, ::_EVERY]
-                known = truth[::_EVERY, ::_EVERY] != IGNORE
-                logits.append(found.numpy()[:, known].T)
-                truths.append(truth[::_EVERY, ::_EVERY][known])
+    for _, image, truth in _looks(config, scenes):
+        with torch.inference_mode():
+            found = network(image)[0, :, ::_EVERY, ::_EVERY]
+        known = truth[::_EVERY, ::_EVERY] != IGNORE
+        logits.append(found.numpy()[:, known].T)
+        truths.append(truth[::_EVERY, ::_EVERY][known])
     scored, true = np.concatenate(logits), np.concatenate(truths).astype(np.int64)
     if not len(true):
         return 1.0
@@ -100,6 +92,18 @@ def temperature(network: nn.Module, config: TrainConfig, scenes: tuple[LabelledS
         return float((logsumexp(scaled, axis=1) - scaled[np.arange(len(true)), true]).mean())
 
     return float(np.exp(minimize_scalar(unlikely, bounds=(-1.0, 1.5), method="bounded").x))
+
+
+def _looks(
+    config: TrainConfig, scenes: tuple[LabelledScene, ...]
+) -> Iterator[tuple[tuple[LabelledScene, Box], torch.Tensor, Array]]:
+    """Windows of every source, as many as between steps: each with and without optional bands, and its truth."""
+    for source in dict.fromkeys(scene.source for scene in scenes):
+        chosen = tuple(scene for scene in scenes if scene.source == source)
+        for window in _windows(chosen, config.fit.validation_window, config.fit.validation_windows):
+            for keep in (True, False):
+                image, truth = _load(config, *window, keep_optional=keep)
+                yield window, torch.from_numpy(image[None]), truth
 
 
 def headline(scores: dict[str, Any]) -> float:

@@ -22,6 +22,7 @@ from geoseg.scene import read_mirrored
 from geoseg.training.evaluate import codes_of, open_classes, renaming, require_one_grid
 from geoseg.training.scores import confusion_matrix, pixel_scores
 from geoseg.workflow.prepare import prepare
+from geoseg.write import replacing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -55,13 +56,8 @@ def export_graph(model: str, path: Path) -> Path:
     bundle = find_bundle(model)
     if bundle.is_graph:
         raise UsageError(f"{bundle.name} is an ONNX file already: {weights_path(bundle)}")
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as partial:
         export_onnx(bundle, bundle.tile, partial)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
     return path
 
 

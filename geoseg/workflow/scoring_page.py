@@ -14,9 +14,9 @@ from geoseg.errors import SceneError
 from geoseg.frame import Box
 from geoseg.legend import LAND_COVER, NODATA
 from geoseg.report import ScoreReport, WorstWindow, preview_picture, render_scores
-from geoseg.scene import inspect_scene, is_drawn, open_drawn
+from geoseg.scene import inspect_scene
 from geoseg.scene.info import read_window
-from geoseg.training.evaluate import codes_of, open_classes, renaming
+from geoseg.training.evaluate import codes_of, open_classes, open_truth, renaming
 from geoseg.write import read_legend
 from geoseg.write.atomic import write_text
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from geoseg.legend import Legend
-    from geoseg.scene import Scene
     from geoseg.workflow.scoring import Place
 
     Codes = np.ndarray[Any, np.dtype[np.uint8]]
@@ -62,8 +61,7 @@ def _worst(places: list[Place], legend: Legend, remap: dict[int, int]) -> list[_
     number = count()
     for place in places:
         raster = open_classes(place.predicted)
-        drawn = is_drawn(place.truth)
-        truth: Scene = open_drawn(place.truth, raster.frame, legend) if drawn else open_classes(place.truth)
+        truth = open_truth(place.truth, raster.frame, legend)
         rename = renaming(legend, remap, str(place.truth))
         height, width = raster.frame.shape
         for row, col in product(range(0, height, _SIDE), range(0, width, _SIDE)):
