@@ -127,7 +127,7 @@ def test_batches_hold_both_dates_and_lose_bands_of_both(folder: Path) -> None:
     training, held_out = gather(given)
     assert [scene.place for scene in held_out] == ["west"]
     given = replace(given, augment=replace(given.augment, missing=1.0))
-    images, truth = batch_of(SampleIndex(given, training), given, 0)
+    images, truth, *_ = batch_of(SampleIndex(given, training), given, 0)
     assert images.shape == (4, 8, 64, 64)
     assert [bool(images[:, band].any()) for band in range(8)] == [True, True, True, False] * 2
     assert set(truth.unique().tolist()) <= {0, 1, 255}

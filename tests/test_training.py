@@ -26,11 +26,13 @@ from geoseg.model import find_bundle
 from geoseg.model.network import build_network, load_network
 from geoseg.training import TrainConfig, load_config, train
 from geoseg.training.augment import batch_of, network_input, repaint, vary_light
-from geoseg.training.config import FitConfig
+from geoseg.training.config import FitConfig, TeacherConfig
 from geoseg.training.initial import initialise, initialise_encoder, spread_over_bands
 from geoseg.training.loop import _parameter_groups, schedule, stored_weights, update_average, with_temperature
 from geoseg.training.losses import SegmentationLoss
+from geoseg.training.prune import is_narrower, prune_decoder
 from geoseg.training.samples import IGNORE, SampleIndex, channel_table, gather
+from geoseg.training.teacher import divergence
 from geoseg.training.validate import temperature, validate
 
 COLOURS = np.array([[180, 160, 120, 150], [200, 80, 60, 120], [90, 90, 100, 80], [60, 110, 50, 220], [30, 60, 110, 10]])
@@ -101,9 +103,13 @@ def config(folder):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_an_interrupted_training_ends_as_an_undisturbed_one_bit_for_bit(config, precision, tmp_path):
-    config = replace(config, fit=replace(config.fit, precision=precision))
+@pytest.mark.parametrize(
+    ("precision", "teacher"),
+    [("fp32", None), ("bf16", None), ("fp32", TeacherConfig("self", confidence=0.3, ramp=2))],
+    ids=["fp32", "bf16", "taught by itself"],
+)
+def test_an_interrupted_training_ends_as_an_undisturbed_one_bit_for_bit(config, precision, teacher, tmp_path):
+    config = replace(config, fit=replace(config.fit, precision=precision), teacher=teacher)
     undisturbed = train(config, tmp_path / "whole")
 
     def interrupt(line):
@@ -225,6 +231,41 @@ def test_training_goes_on_with_other_bands_and_classes(config, folder, tmp_path)
             assert torch.equal(new[key], old[key])
 
 
+def test_a_narrower_decoder_keeps_the_channels_that_count(config):
+    """Cutting channels whose normalisation gives them 0 changes nothing of what the network says."""
+    torch.manual_seed(0)
+    channels = {"decoder_channels": [16, 16, 8, 8, 8]}
+    whole = build_network("Unet", config.network.encoder, 4, 5, channels).eval()
+    weights = whole.state_dict()
+    generator = torch.Generator().manual_seed(0)
+    fewer = [8, 6, 4, 3, 2]
+    for block, few in enumerate(fewer):
+        for conv in (1, 2):
+            scale, shift = (weights[f"decoder.blocks.{block}.conv{conv}.1.{name}"] for name in ("weight", "bias"))
+            dead = torch.randperm(len(scale), generator=generator)[few:]
+            scale.uniform_(0.5, 2, generator=generator)
+            shift.uniform_(-1, 1, generator=generator)
+            scale[dead], shift[dead] = 0, 0
+    narrow = build_network("Unet", config.network.encoder, 4, 5, {"decoder_channels": fewer}).eval()
+    narrow.load_state_dict(prune_decoder(weights, fewer))
+    image = torch.randn(1, 4, 64, 64, generator=generator)
+    with torch.no_grad():
+        assert torch.allclose(narrow(image), whole(image), rtol=1e-4, atol=1e-5)
+
+
+def test_training_goes_on_from_the_strongest_channels_of_a_wider_decoder(config, tmp_path):
+    first = train(replace(config, fit=replace(config.fit, steps=1, calibrate=False)), tmp_path / "first")
+    narrow = {"decoder_channels": [8, 8, 4, 4, 4]}
+    start = replace(config.network, init_bundle=tmp_path / "first" / "bundle", decoder=narrow)
+    second = train(replace(config, network=start, fit=replace(config.fit, steps=1)), tmp_path / "second")
+    assert second.decoder == narrow
+    sizes = [(bundle.path / "weights.safetensors").stat().st_size for bundle in (first, second)]
+    assert sizes[1] < sizes[0]
+    wider = replace(start, decoder={"decoder_channels": [8, 8, 4, 4, 16]})
+    with pytest.raises(BundleError, match="name the same in network"):
+        train(replace(config, network=wider), tmp_path / "third")
+
+
 def test_a_model_is_gone_on_from_by_its_name(folder):
     config = TrainConfig.from_mapping(mapping() | {"network": {"init": {"bundle": "aerial"}}}, folder)
     assert config.network.init_bundle == "aerial"
@@ -243,12 +284,12 @@ def test_training_learns_what_is_plain_to_see(config, tmp_path):
 def test_a_batch_is_a_function_of_seed_and_step(config):
     training, _ = gather(config)
     index, again = SampleIndex(config, training), SampleIndex(config, training)
-    first, truth = batch_of(index, config, 7)
+    first, truth, *_ = batch_of(index, config, 7)
     assert first.shape == (2, 4, 64, 64)
     assert first.dtype == torch.float32
     assert truth.shape == (2, 64, 64)
     batch_of(again, config, 3)
-    assert all(torch.equal(a, b) for a, b in zip(batch_of(again, config, 7), (first, truth), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(batch_of(again, config, 7)[:2], (first, truth), strict=True))
     assert not torch.equal(batch_of(index, config, 8)[0], first)
     assert not torch.equal(batch_of(index, replace(config, seed=4), 7)[0], first)
 
@@ -260,7 +301,7 @@ def test_image_and_truth_stay_together_through_the_geometry(config):
     )
     config = replace(config, augment=still, fit=replace(config.fit, batch=8))
     training, _ = gather(config)
-    images, truth = batch_of(SampleIndex(config, training[:2]), config, 0)
+    images, truth, *_ = batch_of(SampleIndex(config, training[:2]), config, 0)
     colours = torch.tensor(COLOURS / 255, dtype=torch.float32) * 2 - 1
     nearest = (images[:, None] - colours[None, :, :, None, None]).square().sum(2).argmin(1)
     known = truth != IGNORE
@@ -365,7 +406,7 @@ def test_batches_that_are_gathered_make_one_step_from_the_mean_of_their_losses(c
         group["lr"] = group["peak"] * schedule(0, config.fit)
     losses = []
     for number in range(2):
-        images, truth = batch_of(index, config, number)
+        images, truth, *_ = batch_of(index, config, number)
         losses.append(SegmentationLoss(config.fit)(network(images.to(memory_format=torch.channels_last)), truth))
         (losses[-1] / 2).backward()
     torch.nn.utils.clip_grad_norm_(network.parameters(), config.fit.clip)
@@ -378,6 +419,71 @@ def test_batches_that_are_gathered_make_one_step_from_the_mean_of_their_losses(c
     stepped = torch.load(tmp_path / "checkpoint.pt", weights_only=True)["network"]
     for key, value in network.state_dict().items():
         assert torch.allclose(stepped[key].float(), value.float(), rtol=1e-3, atol=1e-5), key
+
+
+def test_divergence_is_0_from_the_same_and_sees_what_counts_alone():
+    generator = torch.Generator().manual_seed(0)
+    told, said = (3 * torch.randn(2, 5, 8, 8, generator=generator) for _ in range(2))
+    counted = torch.rand(2, 8, 8, generator=generator) > 0.5
+    shifted = told + torch.randn(2, 1, 8, 8, generator=generator)  # the same probabilities
+    assert divergence(shifted, told, counted, 2.0).item() == pytest.approx(0, abs=1e-5)
+    p, q = (torch.softmax(logits, 1) for logits in (told, said))
+    by_hand = (p * (p / q).log()).sum(1)[counted].mean().item()
+    assert divergence(said, told, counted, 1.0).item() == pytest.approx(by_hand, rel=1e-4)
+    said.requires_grad_()
+    divergence(said, told, counted, 3.0).backward()
+    assert (said.grad.movedim(1, -1)[~counted] == 0).all()
+    assert divergence(said, told, torch.zeros_like(counted), 1.0).item() == 0
+
+
+def test_a_teacher_looks_at_the_same_windows_in_their_own_light_with_all_bands(config):
+    training, _ = gather(config)
+    config = replace(config, augment=replace(config.augment, missing=1.0, cutout=1.0))
+    index = SampleIndex(config, training[:2])
+    alone = batch_of(index, config, 0)
+    batch = batch_of(index, replace(config, teacher=TeacherConfig("self")), 0)
+    assert alone.unvaried is None
+    assert torch.equal(batch.images, alone.images)
+    assert torch.equal(batch.truth, alone.truth)
+    assert (batch.images[:, 3] == 0).all()
+    assert not (batch.unvaried[:, 3] == 0).all()
+    assert not batch.valid.all()
+    assert (batch.truth[~batch.valid] == IGNORE).all()
+    # The colours of the scene are those of its classes, so the truth can be told from them.
+    colours = torch.tensor(COLOURS / 255, dtype=torch.float32)
+    seen = (batch.unvaried * 0.5 + 0.5).movedim(1, -1)
+    nearest = (seen[..., None, :] - colours).square().sum(-1).argmin(-1)
+    known = batch.truth != IGNORE
+    assert (nearest[known] == batch.truth[known]).float().mean() > 0.7
+
+
+@pytest.mark.slow
+def test_scenes_without_labels_are_learnt_from_a_teacher(config, folder, tmp_path):
+    """No label is seen in the second training, and yet it tells classes apart: it has them from the first."""
+    plain = replace(config.augment, radiometry=0.2, darken=0.0, missing=0.0, stretch=0.0, cutout=0.0)
+    fit = replace(config.fit, steps=25, batch=4, validate_every=25, checkpoint_every=25, learning_rate=5e-3)
+    train(replace(config, augment=plain, fit=fit), tmp_path / "teacher")
+    data = mapping() | {"teacher": {"model": str(tmp_path / "teacher" / "bundle")}}
+    (labelled,) = data["data"]
+    data["data"] = [
+        labelled | {"scenes": "south_*.tif", "hold_out": ["south"]},
+        {"name": "unlabelled", "scenes": "north_[12].tif", "pattern": r"^(?P<place>[a-z]+)_\d$"},
+    ]
+    taught = replace(TrainConfig.from_mapping(data, folder), augment=plain, fit=fit)
+    training, _ = gather(taught)
+    assert all((scene.truth(Box(0, 0, 96, 96)) == IGNORE).all() for scene in training)
+    bundle = train(taught, tmp_path / "pupil")
+    assert bundle.scores["validation"]["synthetic"]["all_bands"]["mean_iou"] > 0.3  # one class for all gives 0.1
+
+
+def test_a_teacher_of_other_classes_is_refused(config, folder, tmp_path):
+    train(replace(config, fit=replace(config.fit, steps=1)), tmp_path / "teacher")
+    few = [{"code": 0, "name": "ground", "color": "#d9d4c7", "kind": "background"}]
+    few += [{"code": 1, "name": "roof", "color": "#d1442f", "kind": "object"}]
+    data = mapping() | {"teacher": {"model": str(tmp_path / "teacher" / "bundle")}, "legend": few}
+    data["data"][0]["remap"] = {2: 0, 3: 0, 4: 0, 5: 255}
+    with pytest.raises(UsageError, match=r"its classes are .*road.*; those of the training are .*roof"):
+        train(TrainConfig.from_mapping(data, folder), tmp_path / "pupil")
 
 
 def test_a_gpu_that_is_not_there_is_told(config, folder, tmp_path):
@@ -555,6 +661,10 @@ def change(path, value):
         (("network", "init"), {"url": "x"}, "one of package, file and bundle"),
         (("network", "init_package"), "x", "write init"),
         (("data", 0, "groups"), [["south", "north"]], "overlap each other"),
+        (("data", 0, "labels"), "", "data synthetic has no labels; a place held out needs labels"),
+        (("data",), [{"name": "bare", "scenes": "*.tif"}], "data bare has no labels; give it labels, or a teacher"),
+        (("teacher",), {"weight": 1.0}, "teacher: the key 'model' is missing"),
+        (("teacher",), {"model": "self", "confidence": 1.5}, "confidence from 0 to below 1"),
     ],
 )
 def test_a_wrong_configuration_is_refused_in_one_sentence(path, value, message):
@@ -585,6 +695,14 @@ def test_the_training_of_the_embedded_model_is_a_valid_configuration():
         config.scaling,
         config.legend,
     )
+
+
+def test_the_smaller_network_is_cut_from_the_embedded_model_and_taught_by_it():
+    config = load_config(Path(__file__).parent.parent / "configs" / "aerial_small.yaml")
+    embedded = find_bundle("aerial")
+    assert config.teacher.model == config.network.init_bundle == "aerial"
+    assert is_narrower(config.network, embedded)
+    assert config.bundle.needs == embedded.needs
 
 
 def test_a_configuration_that_is_not_there_is_named():

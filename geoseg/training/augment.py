@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from math import ceil, cos, exp, log, pi, sin, sqrt
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -24,22 +24,53 @@ Floats = np.ndarray[Any, np.dtype[np.float32]]
 Bytes = np.ndarray[Any, np.dtype[np.uint8]]
 
 
-def batch_of(index: SampleIndex, config: TrainConfig, step: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The batch of a step: images (N, channels, h, w) float32, normalised; truth (N, h, w) int64 channel indices.
+class Batch(NamedTuple):
+    """Windows of a step, N of them."""
 
-    A function of (seed, step): the same whenever and wherever it is asked for.
-    """
+    images: torch.Tensor
+    """(N, channels, h, w) float32, varied and normalised."""
+    truth: torch.Tensor
+    """(N, h, w) int64 channel indices."""
+    unvaried: torch.Tensor | None = None
+    """The same windows in the light they were taken in, with all of their bands, for a teacher where there is one."""
+    valid: torch.Tensor | None = None
+    """(N, h, w) bool: where the teacher is asked."""
+
+    def to(self, device: torch.device) -> Batch:
+        """The same on a device, images channels last."""
+        images = self.images.to(device, memory_format=torch.channels_last)
+        more = (None if tensor is None else tensor.to(device) for tensor in (self.unvaried, self.valid))
+        return Batch(images, self.truth.to(device), *more)
+
+
+class _Sample(NamedTuple):
+    """One window of a batch; (channels, h, w) or (h, w)."""
+
+    image: Floats
+    truth: Bytes
+    unvaried: Floats | None
+    valid: Bytes
+
+
+def batch_of(index: SampleIndex, config: TrainConfig, step: int) -> Batch:
+    """The batch of a step: a function of (seed, step), the same whenever and wherever it is asked for."""
     samples = [_sample(index, config, step, place) for place in range(config.fit.batch)]
-    images = torch.from_numpy(np.stack([image for image, _ in samples]))
-    truth = torch.from_numpy(np.stack([channels for _, channels in samples]).astype(np.int64))
-    return images, truth
+    images = torch.from_numpy(np.stack([sample.image for sample in samples]))
+    truth = torch.from_numpy(np.stack([sample.truth for sample in samples]).astype(np.int64))
+    unvaried = [sample.unvaried for sample in samples if sample.unvaried is not None]
+    if not unvaried:
+        return Batch(images, truth)
+    valid = np.stack([sample.valid for sample in samples]).astype(bool)
+    return Batch(images, truth, torch.from_numpy(np.stack(unvaried)), torch.from_numpy(valid))
 
 
-def _sample(index: SampleIndex, config: TrainConfig, step: int, place: int) -> tuple[Floats, Bytes]:
+def _sample(index: SampleIndex, config: TrainConfig, step: int, place: int) -> _Sample:
     rng = np.random.default_rng((config.seed, step, place))
     drawn = index.draw(rng)
     labelled = index.scenes[drawn.scene]
     scaled, valid, truth = _cut(labelled, drawn.centre, config, rng)
+    roles = labelled.scene.roles
+    unvaried = network_input(config.bundle, scaled, valid, roles) if config.teacher else None
     # Of its own, so that what else is drawn does not depend on it.
     brush = np.random.default_rng((config.seed, step, place, 1))
     if brush.random() < config.augment.repaint:
@@ -50,10 +81,9 @@ def _sample(index: SampleIndex, config: TrainConfig, step: int, place: int) -> t
     if rng.random() < config.augment.cutout:
         _cut_out(valid, rng)
     truth[valid == 0] = IGNORE
-    roles = labelled.scene.roles
     if rng.random() < config.augment.missing:
         roles = tuple(role if role not in config.optional_roles else "" for role in roles)
-    return network_input(config.bundle, scaled, valid, roles), truth
+    return _Sample(network_input(config.bundle, scaled, valid, roles), truth, unvaried, valid)
 
 
 def network_input(bundle: ModelBundle, scaled: Array, valid: Array, roles: tuple[str, ...]) -> Floats:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import difflib
 import re
-from dataclasses import MISSING, dataclass, field, fields
-from pathlib import Path
-from typing import Any, TypeVar
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from geoseg.errors import UsageError
 from geoseg.legend import LAND_COVER, Legend
 from geoseg.model.bundle import ModelBand, ModelBundle, find_bundle, known_bundles
 from geoseg.scene import ScalingRule, of_dates
+from geoseg.training.mapping import build, construct, convert, mapping, refuse_unknown
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +29,13 @@ class NetworkConfig:
     """A `.pth` or `.safetensors` file with the encoder's weights."""
     init_bundle: Path | None = None
     """A model bundle of the same network to go on from; bands and classes may be others. A name or a folder.
-    Where nothing is said of the network itself, it is the bundle's."""
+    Where nothing is said of the network itself, it is the bundle's. A Unet with smaller `decoder_channels` than the
+    bundle's gets the strongest of them."""
 
 
 @dataclass(frozen=True, slots=True)
 class SourceConfig:
-    """Scenes with labels of one origin.
+    """Scenes of one origin, with labels, or without for a teacher to label.
 
     `labels` is a path, of a class raster or a vector file, with `{stem}` and the named groups of `pattern` in braces;
     `pattern` (searched in the stem of a scene's file name) must have the group `place`. A scene without a label file is
@@ -43,7 +44,8 @@ class SourceConfig:
 
     name: str
     scenes: str
-    labels: str
+    labels: str = ""
+    """Empty where there are none: what these scenes show is then learnt from the teacher alone."""
     pattern: str = "(?P<place>.+)"
     hold_out: tuple[str, ...] = ()
     groups: tuple[tuple[str, ...], ...] = ()
@@ -85,6 +87,26 @@ class AugmentConfig:
     """Share of windows of which a part becomes nodata."""
     repaint: float = 0.0
     """Share of windows whose roofs and roads (objects and lines) get another brightness, each its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class TeacherConfig:
+    """A network that says what it sees in each window, as it is, for the one that is trained to say of it varied.
+
+    A larger network makes a small one better than labels alone do (distillation); with scenes that have no labels, any
+    network makes more of the few that have (self-training).
+    """
+
+    model: str | Path
+    """A model bundle of the same bands and classes, by name or folder; or `self`, the moving average of the weights."""
+    weight: float = 1.0
+    """Of the difference from the teacher, against the losses of the labels."""
+    temperature: float = 1.0
+    """Above 1 the teacher's second thoughts count for more."""
+    confidence: float = 0.0
+    """Only pixels of which the teacher is at least so sure count, 0..1."""
+    ramp: int = 0
+    """The weight rises from 0 over so many steps: `self` knows nothing at first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +178,7 @@ class TrainConfig:
     network: NetworkConfig = field(default_factory=NetworkConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     fit: FitConfig = field(default_factory=FitConfig)
+    teacher: TeacherConfig | None = None
     seed: int = 0
 
     @property
@@ -201,17 +224,19 @@ class TrainConfig:
         if not isinstance(sources, list) or not sources:
             raise UsageError(f"{where}: data must list at least one source of scenes and labels")
         parsed["data"] = tuple(
-            _build(SourceConfig, source, f"{where}: data[{number}]") for number, source in enumerate(sources)
+            build(SourceConfig, source, f"{where}: data[{number}]") for number, source in enumerate(sources)
         )
         parsed["network"] = _network(given.pop("network", {}), folder, f"{where}: network")
-        parsed["augment"] = _build(AugmentConfig, given.pop("augment", {}), f"{where}: augment")
-        parsed["fit"] = _build(FitConfig, given.pop("fit", {}), f"{where}: fit")
+        parsed["augment"] = build(AugmentConfig, given.pop("augment", {}), f"{where}: augment")
+        parsed["fit"] = build(FitConfig, given.pop("fit", {}), f"{where}: fit")
+        if "teacher" in given:
+            parsed["teacher"] = _teacher(given.pop("teacher"), folder, f"{where}: teacher")
         if "scaling" in given:
-            parsed["scaling"] = ScalingRule.from_json(_mapping(given.pop("scaling"), f"{where}: scaling"))
+            parsed["scaling"] = ScalingRule.from_json(mapping(given.pop("scaling"), f"{where}: scaling"))
         if "legend" in given:
             parsed["legend"] = Legend.from_json(given.pop("legend"))
-        _refuse_unknown(cls, {**given, **parsed}, where, hidden=("folder",) if "folder" in given else ())
-        config = _construct(cls, {**_convert(cls, given, where), **parsed}, where)
+        refuse_unknown(cls, {**given, **parsed}, where, hidden=("folder",) if "folder" in given else ())
+        config = construct(cls, {**convert(cls, given, where), **parsed}, where)
         _check(config, where)
         return config
 
@@ -226,17 +251,17 @@ def load_config(path: Path) -> TrainConfig:
         raise UsageError(f"{path} cannot be read: {error.strerror}") from error
     except yaml.YAMLError as error:
         raise UsageError(f"{path} is not YAML: {error}") from error
-    return TrainConfig.from_mapping(_mapping(data, str(path)), path.parent, where=str(path))
+    return TrainConfig.from_mapping(mapping(data, str(path)), path.parent, where=str(path))
 
 
 def _network(data: Any, folder: Path, where: str) -> NetworkConfig:
-    given = dict(_mapping(data, where))
+    given = dict(mapping(data, where))
     init = given.pop("init", None)
     for key in ("init_package", "init_file", "init_bundle"):
         if key in given:
             raise UsageError(f"{where}: {key!r} is not a key; write init: {{{key.removeprefix('init_')}: ...}}")
     if init is not None:
-        init = dict(_mapping(init, f"{where}: init"))
+        init = dict(mapping(init, f"{where}: init"))
         if len(init) != 1 or not set(init) <= {"package", "file", "bundle"}:
             raise UsageError(f"{where}: init takes one of package, file and bundle; found {sorted(init)}")
         ((kind, source),) = init.items()
@@ -245,99 +270,15 @@ def _network(data: Any, folder: Path, where: str) -> NetworkConfig:
         if kind == "bundle" and not {"architecture", "encoder", "decoder"} & set(given):
             bundle = find_bundle(given["init_bundle"])
             given |= {"architecture": bundle.architecture, "encoder": bundle.encoder, "decoder": bundle.decoder}
-    return _build(NetworkConfig, given, where)
+    return build(NetworkConfig, given, where)
 
 
-def _build(cls: type[T], data: Any, where: str) -> T:
-    given = _mapping(data, where)
-    _refuse_unknown(cls, given, where)
-    return _construct(cls, _convert(cls, given, where), where)
-
-
-def _construct(cls: type[T], values: dict[str, Any], where: str) -> T:
-    missing = [
-        f.name
-        for f in fields(cls)  # type: ignore[arg-type]
-        if f.name not in values and f.default is MISSING and f.default_factory is MISSING
-    ]
-    if missing:
-        raise UsageError(f"{where}: the key {missing[0]!r} is missing")
-    return cls(**values)
-
-
-def _mapping(data: Any, where: str) -> dict[str, Any]:
-    if not isinstance(data, dict):
-        raise UsageError(f"{where} must be a mapping of keys to values; found {type(data).__name__}")
-    return data
-
-
-def _refuse_unknown(cls: type, given: dict[str, Any], where: str, hidden: tuple[str, ...] = ()) -> None:
-    names = [f.name for f in fields(cls) if f.name not in hidden]
-    for key in given:
-        if key not in names:
-            near = difflib.get_close_matches(str(key), names, n=1, cutoff=0.0)
-            raise UsageError(f"{where}: there is no key {key!r}; did you mean {near[0]!r}?")
-
-
-def _convert(cls: type, given: dict[str, Any], where: str) -> dict[str, Any]:
-    """Values in the kinds that the fields are annotated with."""
-    kinds = {f.name: str(f.type) for f in fields(cls)}
-    try:
-        return {key: _as_kind(value, kinds[key]) for key, value in given.items()}
-    except _WrongKindError as error:
-        key = next(k for k, v in given.items() if not _fits(v, kinds[k]))
-        raise UsageError(f"{where}: {key} is {given[key]!r}; it takes {_words(kinds[key])}") from error
-
-
-class _WrongKindError(Exception):
-    """A value is not of the kind that its key takes."""
-
-
-_WORDS = {
-    "bool": "true or false", "int": "a whole number", "float": "a number", "float | None": "a number", "str": "text",
-    "tuple[float, float]": "two numbers", "tuple[float, float] | None": "two numbers",
-    "tuple[str, ...]": "a list of names", "tuple[tuple[str, ...], ...]": "a list of lists of names",
-    "tuple[float, ...]": "a list of numbers",
-    "dict[int, int]": "a mapping of whole numbers", "dict[str, int]": "a mapping of roles to band numbers",
-    "dict[str, Any]": "a mapping",
-}  # fmt: skip
-
-
-def _words(kind: str) -> str:
-    return _WORDS.get(kind, kind)
-
-
-def _fits(value: Any, kind: str) -> bool:
-    try:
-        _as_kind(value, kind)
-    except _WrongKindError:
-        return False
-    return True
-
-
-def _as_kind(value: Any, kind: str) -> Any:  # noqa: PLR0911  # one answer a kind
-    if value is None and kind.endswith("| None"):
-        return None
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    whole = number and isinstance(value, int)
-    if kind == "int" and whole:
-        return value
-    if kind == "bool" and isinstance(value, bool):
-        return value
-    if kind in {"float", "float | None"} and number:
-        return float(value)
-    if kind in {"str", "str | None", "Path | None"} and isinstance(value, str | Path):
-        return value
-    if kind.startswith("tuple[float, float]") and isinstance(value, list) and len(value) == 2:
-        return tuple(_as_kind(item, "float") for item in value)
-    if kind.startswith("tuple[") and kind.endswith(", ...]") and isinstance(value, list):
-        return tuple(_as_kind(item, kind.removeprefix("tuple[").removesuffix(", ...]")) for item in value)
-    if kind.startswith("dict[") and isinstance(value, dict):
-        key_kind, value_kind = kind.removeprefix("dict[").removesuffix("]").split(", ")
-        if value_kind == "Any":
-            return value
-        return {_as_kind(k, key_kind): _as_kind(v, value_kind) for k, v in value.items()}
-    raise _WrongKindError
+def _teacher(data: Any, folder: Path, where: str) -> TeacherConfig:
+    given = dict(mapping(data, where))
+    model = str(given.get("model", ""))
+    if model and model != "self" and model not in known_bundles():
+        given["model"] = folder / model
+    return build(TeacherConfig, given, where)
 
 
 def _check(config: TrainConfig, where: str) -> None:
@@ -348,6 +289,7 @@ def _check(config: TrainConfig, where: str) -> None:
     if config.std <= 0 or not 0 < config.gsd_m[0] <= config.gsd_m[1]:
         raise UsageError(f"{where}: std and gsd_m (finest, coarsest) must be above 0")
     _check_fit(config, where)
+    _check_teacher(config, where)
     for source in config.data:
         if config.of_two_dates != bool(source.after):
             wanted = "the later scene as after" if config.of_two_dates else "no after: its network takes one date"
@@ -383,6 +325,20 @@ def _check_fit(config: TrainConfig, where: str) -> None:
                 f"{where}: fit.{key} has {len(values)} numbers; it takes one for each of "
                 f"{', '.join(config.legend.names)}"
             )
+
+
+def _check_teacher(config: TrainConfig, where: str) -> None:
+    teacher = config.teacher
+    for source in config.data:
+        if not source.labels and (teacher is None or source.hold_out):
+            wanted = "a place held out needs labels" if source.hold_out else "give it labels, or a teacher"
+            raise UsageError(f"{where}: data {source.name} has no labels; {wanted}")
+    if teacher is None:
+        return
+    if teacher.weight <= 0 or teacher.temperature <= 0 or teacher.ramp < 0 or not 0 <= teacher.confidence < 1:
+        raise UsageError(
+            f"{where}: teacher takes weight and temperature above 0, ramp of 0 or more, confidence from 0 to below 1"
+        )
 
 
 def _check_losses(fit: FitConfig, where: str) -> None:

@@ -13,6 +13,7 @@ from geoseg.errors import BundleError, UsageError
 from geoseg.model import find_bundle
 from geoseg.model.network import load_network
 from geoseg.scene import of_one_date
+from geoseg.training.prune import is_narrower, prune_decoder
 
 if TYPE_CHECKING:
     from torch import nn
@@ -30,13 +31,15 @@ def initialise(network: nn.Module, config: NetworkConfig, roles: tuple[str, ...]
     """Load the weights that `config` names: of a network from a bundle, else of its encoder; returns how many tensors.
 
     From a bundle of other bands the first layer takes those of the same role, and the mean of all for others; where
-    its classes are others than those of `legend`, the last layer starts anew. Raises UsageError where there are no
-    such weights, BundleError where they do not fit.
+    its classes are others than those of `legend`, the last layer starts anew; a U-Net with fewer channels in its
+    decoder gets the strongest. Raises UsageError where there are no such weights, BundleError where they do not fit.
     """
     if config.init_bundle is None:
         return initialise_encoder(network, config, roles)
     bundle = find_bundle(config.init_bundle)
     start: Weights = load_network(bundle).state_dict()
+    if is_narrower(config, bundle):
+        start = prune_decoder(start, config.decoder["decoder_channels"])
     expected: Weights = network.state_dict()
     first = next(key for key, value in expected.items() if value.ndim == 4)
     theirs = of_one_date(bundle.needs.roles)

@@ -17,12 +17,13 @@ from safetensors.torch import load, save
 from geoseg.errors import EnvironmentFault
 from geoseg.model import load_bundle, save_bundle, weights_path
 from geoseg.model.network import build_network
-from geoseg.training.augment import batch_of
+from geoseg.training.augment import Batch, batch_of
 from geoseg.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, write_atomically
 from geoseg.training.initial import initialise
 from geoseg.training.losses import SegmentationLoss
 from geoseg.training.record import draw_curves, plain
 from geoseg.training.samples import SampleIndex, gather
+from geoseg.training.teacher import Teacher
 from geoseg.training.validate import bf16_agreement, headline, temperature, validate
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ class _Run:
         self.network.to(self.device)
         self.optimizer = torch.optim.AdamW(_parameter_groups(self.network, config.fit))
         self.loss = SegmentationLoss(config.fit).to(self.device)
+        self.teacher = Teacher(config, config.teacher, self.device) if config.teacher else None
         self.average: Weights = {key: value.clone() for key, value in self.network.state_dict().items()}
         self.step, self.best, self.seconds = 0, -1.0, 0.0
         self.history: list[dict[str, Any]] = []
@@ -106,10 +108,10 @@ class _Run:
             while self.step < fit.steps and not self._given_up():
                 self._begin()
                 for part in range(self.step * fit.accumulate, (self.step + 1) * fit.accumulate):
-                    images, truth = batch.result()
+                    now = batch.result()
                     if part + 1 < fit.steps * fit.accumulate:
                         batch = ahead.submit(self._batch, part + 1)
-                    self._learn(images, truth)
+                    self._learn(now)
                 self._step()
                 self.seconds = before + time.monotonic() - started
                 if self.step % fit.validate_every == 0 or self.step == fit.steps:
@@ -117,9 +119,8 @@ class _Run:
                 if self.step % fit.checkpoint_every == 0 or self.step == fit.steps or self._given_up():
                     self._save()
 
-    def _batch(self, number: int) -> tuple[torch.Tensor, torch.Tensor]:
-        images, truth = batch_of(self.index, self.config, number)
-        return images.to(self.device, memory_format=torch.channels_last), truth.to(self.device)
+    def _batch(self, number: int) -> Batch:
+        return batch_of(self.index, self.config, number).to(self.device)
 
     def _given_up(self) -> bool:
         """Whether the last looks at the places held out, as many as `fit.patience`, were none better."""
@@ -133,13 +134,17 @@ class _Run:
             group["lr"] = group["peak"] * schedule(self.step, fit)
         self.network.train()
         self.optimizer.zero_grad(set_to_none=True)
+        if self.teacher is not None:
+            self.teacher.follow(self.average)
         self.losses = []
 
-    def _learn(self, images: torch.Tensor, truth: torch.Tensor) -> None:
+    def _learn(self, batch: Batch) -> None:
         fit = self.config.fit
         with torch.autocast(self.device.type, torch.bfloat16, enabled=fit.precision == "bf16"):
-            logits = self.network(images)
-        loss = self.loss(logits.float(), truth)
+            logits = self.network(batch.images).float()
+        loss = self.loss(logits, batch.truth)
+        if self.teacher is not None:
+            loss = loss + self.teacher.loss(logits, batch, self.step)
         (loss / fit.accumulate).backward()
         self.losses.append(loss.item())
 

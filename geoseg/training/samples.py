@@ -54,8 +54,8 @@ class LabelledScene:
     place: str
     scene: Scene
     """Both dates as one, for a network that takes two."""
-    labels: Scene
-    """On the grid of the scene: a file, or polygons that are drawn onto it."""
+    labels: Scene | None
+    """On the grid of the scene: a file, or polygons that are drawn onto it; None where there are none."""
     gsd_m: float
     scaling: Scaling
     """As the bundle scales this data type."""
@@ -72,6 +72,8 @@ class LabelledScene:
 
     def truth(self, box: Box, valid: Array | None = None) -> Bytes:
         """The output channel (h, w) that each pixel of a box should win; IGNORE where unknown."""
+        if self.labels is None:
+            return np.full(box.shape, IGNORE, np.uint8)
         codes, known = read_mirrored(self.labels, box)
         channels: Bytes = np.asarray(self.channel_of_code, np.uint8)[codes[0]]
         channels[~known] = IGNORE
@@ -110,7 +112,8 @@ def _scenes_of(source: SourceConfig, config: TrainConfig) -> list[LabelledScene]
     pattern = str(config.folder / source.scenes)
     found = [labelled for path in sorted(glob.glob(pattern)) if (labelled := _labelled(Path(path), source, config))]  # noqa: PTH207  # the pattern may climb above the folder, which Path.glob does not
     if not found:
-        raise UsageError(f"data {source.name}: no scene {pattern} has a label file {config.folder / source.labels}")
+        lacking = f" has a label file {config.folder / source.labels}" if source.labels else " is there"
+        raise UsageError(f"data {source.name}: no scene {pattern}{lacking}")
     return found
 
 
@@ -119,7 +122,7 @@ def _labelled(path: Path, source: SourceConfig, config: TrainConfig) -> Labelled
     if match is None or "place" not in match.groupdict():
         return None
     label_path = config.folder / source.labels.format(stem=path.stem, **match.groupdict())
-    if not label_path.is_file():
+    if source.labels and not label_path.is_file():
         return None
     needs = BandNeeds(config.bands, config.optional)
     first = open_scene(path, needs, bands=source.bands or None, require_crs=False)
@@ -129,8 +132,10 @@ def _labelled(path: Path, source: SourceConfig, config: TrainConfig) -> Labelled
         later = open_scene(later_path, needs, bands=source.bands or None, require_crs=False)
         require_one_grid(first.frame, later.frame, str(path), str(later_path))
         scene = StackedScene.of(first, later)
-    labels = open_truth(label_path, scene.frame, config.legend, column=source.column, outside=source.outside)
-    require_one_grid(scene.frame, labels.frame, str(path), str(label_path))
+    labels: Scene | None = None
+    if source.labels:
+        labels = open_truth(label_path, scene.frame, config.legend, column=source.column, outside=source.outside)
+        require_one_grid(scene.frame, labels.frame, str(path), str(label_path))
     scaling = resolve_scaling(scene, config.scaling)
     percentiles = replace(config.scaling, ranges={}, reflectance=None)
     return LabelledScene(
@@ -182,7 +187,9 @@ class SampleIndex:
         self._weight = {source.name: source.weight for source in config.data}
         tables = [_cells(scene, number, len(config.legend.classes)) for number, scene in enumerate(scenes)]
         table = np.concatenate(tables)
-        self._table = table[table[:, 3:].any(axis=1)]
+        # Of what has no labels at all any place will do.
+        unlabelled = np.array([scene.labels is None for scene in scenes])
+        self._table = table[table[:, 3:].any(axis=1) | unlabelled[table[:, 0]]]
         """(cells, 3 + classes) int32: scene, row, column, then how many pixels of each class."""
 
     @cached_property
@@ -202,7 +209,8 @@ class SampleIndex:
         """A window: of a source by its weight, around a class (all alike) or anywhere."""
         shares, cells = self._sources
         anywhere, *by_class = cells[rng.choice(len(shares), p=shares)]
-        rows = by_class[rng.integers(len(by_class))] if rng.random() < self._balance else anywhere
+        balanced = rng.random() < self._balance and by_class
+        rows = by_class[rng.integers(len(by_class))] if balanced else anywhere
         scene, row, col = (int(value) for value in rows[rng.integers(len(rows))][:3])
         jitter = rng.integers(0, CELL, 2)
         return Window(scene, (row + int(jitter[0]), col + int(jitter[1])))

@@ -42,8 +42,12 @@ def main() -> None:
     print(quilt(given.out, given.side, nodata=given.nodata, synthetic=given.synthetic, seed=given.seed))
 
 
-def quilt(path: Path, side: int, *, nodata: bool = False, synthetic: bool = False, seed: int = 0) -> Path:
+def quilt(
+    path: Path, side: int, *, nodata: bool = False, synthetic: bool = False, seed: int = 0, dtype: str = "uint8"
+) -> Path:
     """Write a scene of `side` x `side` pixels, row of file tiles by row; a scene that is there already is kept.
+
+    As uint16 the pixels are what 11 bits of a sensor could have been: eight times as bright.
 
     Leaves the program with a sentence where there are no chips and `synthetic` does not say to go on without.
     """
@@ -52,7 +56,7 @@ def quilt(path: Path, side: int, *, nodata: bool = False, synthetic: bool = Fals
     piece_at = _waves(seed) if synthetic else _chips(seed)
     partial = path.with_name(f".{path.name}.partial")
     profile = {
-        "driver": "GTiff", "count": len(ROLES), "height": side, "width": side, "dtype": "uint8", "crs": "EPSG:26911",
+        "driver": "GTiff", "count": len(ROLES), "height": side, "width": side, "dtype": dtype, "crs": "EPSG:26911",
         "transform": Affine(0.6, 0, 430_000, 0, -0.6, 3_770_000), "tiled": True, "blockxsize": _TILE,
         "blockysize": _TILE, "compress": "deflate", "num_threads": 2, "bigtiff": "if_safer",
         "photometric": "minisblack", "alpha": "no", "nodata": 0 if nodata else None,
@@ -64,6 +68,8 @@ def quilt(path: Path, side: int, *, nodata: bool = False, synthetic: bool = Fals
             pixels = _rows(piece_at, side, top)
             if nodata:
                 pixels *= _valid(side, top, pixels.shape[1])
+            if dtype == "uint16":
+                pixels = pixels.astype(np.uint16) * 8
             scene.write(pixels, window=Window(0, top, side, pixels.shape[1]))
     partial.replace(path)
     return path
