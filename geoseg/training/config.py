@@ -93,8 +93,8 @@ class AugmentConfig:
 class TeacherConfig:
     """A network that says what it sees in each window, as it is, for the one that is trained to say of it varied.
 
-    A larger network makes a small one better than labels alone do (distillation); with scenes that have no labels, any
-    network makes more of the few that have (self-training).
+    With a larger network as teacher that is distillation; with its own average and scenes without labels,
+    self-training.
     """
 
     model: str | Path
