@@ -244,9 +244,15 @@ def file_sha256(path: Path) -> str:
 
 def _refuse_foreign(out: Path, *, overwrite: bool) -> None:
     """Raise UsageError where a folder holds what looks like outputs, but neither a run nor what a killed run left."""
-    if overwrite or (out / MANIFEST).exists() or (out / _WORK).exists() or not out.is_dir():
+    if overwrite:
         return
-    foreign = sorted(path.name for name in (*OUTPUT_NAMES, "features_*") for path in out.glob(name))
+    try:
+        there = {path.name for path in out.iterdir()}
+    except (FileNotFoundError, NotADirectoryError):  # no folder, or one that a run which failed has just deleted
+        return
+    if MANIFEST in there or _WORK in there:
+        return
+    foreign = sorted(name for name in there if name in OUTPUT_NAMES or name.startswith("features_"))
     if foreign:
         names = ", ".join(foreign)
         raise UsageError(f"{out} holds {names}, which no run of geoseg left; choose another --out, or say --overwrite")
