@@ -32,7 +32,7 @@ from geoseg.training.loop import _parameter_groups, schedule, stored_weights, up
 from geoseg.training.losses import SegmentationLoss
 from geoseg.training.prune import is_narrower, prune_decoder
 from geoseg.training.samples import IGNORE, SampleIndex, channel_table, gather
-from geoseg.training.teacher import divergence
+from geoseg.training.teacher import Teacher, divergence
 from geoseg.training.validate import temperature, validate
 
 COLOURS = np.array([[180, 160, 120, 150], [200, 80, 60, 120], [90, 90, 100, 80], [60, 110, 50, 220], [30, 60, 110, 10]])
@@ -455,6 +455,33 @@ def test_a_teacher_looks_at_the_same_windows_in_their_own_light_with_all_bands(c
     nearest = (seen[..., None, :] - colours).square().sum(-1).argmin(-1)
     known = batch.truth != IGNORE
     assert (nearest[known] == batch.truth[known]).float().mean() > 0.7
+
+
+def test_a_teacher_counts_by_weight_ramp_and_confidence_and_follows_the_average(config):
+    training, _ = gather(config)
+    taught = replace(config, teacher=TeacherConfig("self"))
+    batch = batch_of(SampleIndex(taught, training), taught, 0)
+    logits = torch.randn(2, 5, 64, 64, generator=torch.Generator().manual_seed(0))
+    bundle = config.bundle
+    average = build_network(bundle.architecture, bundle.encoder, 4, 5, bundle.decoder).eval()
+    with torch.no_grad():
+        told = average(batch.unvaried)
+    full = divergence(logits, told, batch.valid, 2.0).item()
+
+    def loss(step, **given):
+        teacher = Teacher(config, TeacherConfig("self", temperature=2.0, **given), torch.device("cpu"))
+        teacher.follow(average.state_dict())
+        return teacher.loss(logits, batch, step).item()
+
+    assert loss(0) == pytest.approx(full, rel=1e-4)
+    assert loss(0, weight=3.0) == pytest.approx(3 * full, rel=1e-4)
+    assert [loss(step, ramp=4) for step in (0, 2, 9)] == pytest.approx([0, full / 2, full], rel=1e-4)
+    sureness = torch.softmax(told, 1).amax(1)
+    middle = sureness[batch.valid].median().item()
+    counted = batch.valid & (sureness >= middle)
+    wanted = divergence(logits, told, counted, 2.0).item()
+    assert wanted != pytest.approx(full, rel=1e-4)
+    assert loss(0, confidence=middle) == pytest.approx(wanted, rel=1e-2)
 
 
 @pytest.mark.slow
