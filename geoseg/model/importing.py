@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save
 from geoseg.errors import BundleError, UsageError
 from geoseg.model.bundle import FORMAT, GRAPH, ModelBundle, save_bundle
 from geoseg.model.engine import EngineChoice, open_engine
-from geoseg.model.network import build_network, fit_weights
+from geoseg.model.network import fit_weights, network_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -69,8 +69,7 @@ def _described(description: Mapping[str, Any]) -> ModelBundle:
 
 def _weights(file: Path, bundle: ModelBundle) -> bytes:
     """The weights in a file, under the names that the network has, as safetensors."""
-    shape = (len(bundle.bands), len(bundle.legend.classes), bundle.decoder)
-    network = build_network(bundle.architecture, bundle.encoder, *shape)
+    network = network_of(bundle)
     given = _load(file)
     expected: Weights = network.state_dict()
     for prefix in ("", *dict.fromkeys(f"{key.split('.')[0]}." for key in given)):

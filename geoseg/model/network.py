@@ -117,14 +117,19 @@ def build_network(architecture: str, encoder: str, channels: int, classes: int, 
     return network
 
 
+def network_of(bundle: ModelBundle) -> nn.Module:
+    """The network that a bundle describes, untrained; raises as `build_network`."""
+    return build_network(
+        bundle.architecture, bundle.encoder, len(bundle.bands), len(bundle.legend.classes), bundle.decoder
+    )
+
+
 def load_network(bundle: ModelBundle) -> nn.Module:
     """The trained network of a bundle, in evaluation mode on the CPU.
 
     Raises BundleError where weights and architecture do not fit each other, with the first differences.
     """
-    network = build_network(
-        bundle.architecture, bundle.encoder, len(bundle.bands), len(bundle.legend.classes), bundle.decoder
-    )
+    network = network_of(bundle)
     path = weights_path(bundle)
     try:
         weights = load_file(path)

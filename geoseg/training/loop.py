@@ -16,7 +16,7 @@ from safetensors.torch import load, save
 
 from geoseg.errors import EnvironmentFault
 from geoseg.model import load_bundle, save_bundle, weights_path
-from geoseg.model.network import build_network
+from geoseg.model.network import network_of
 from geoseg.training.augment import Batch, batch_of
 from geoseg.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, write_atomically
 from geoseg.training.initial import initialise
@@ -70,10 +70,9 @@ class _Run:
         say(f"{len(training)} scenes to train on, {len(self.held_out)} held out")
         torch.manual_seed(config.seed)
         bundle = config.bundle
-        shape = (len(bundle.bands), len(bundle.legend.classes), bundle.decoder)
         self.device = _device(config.fit.device)
-        self.network = build_network(bundle.architecture, bundle.encoder, *shape).to(memory_format=torch.channels_last)
-        self.judged = build_network(bundle.architecture, bundle.encoder, *shape).to(memory_format=torch.channels_last)
+        self.network = network_of(bundle).to(memory_format=torch.channels_last)
+        self.judged = network_of(bundle).to(memory_format=torch.channels_last)
         taken = initialise(self.network, config.network, config.bands, config.legend)
         say(f"{bundle.architecture} on {bundle.encoder}, on {self.device}: {taken} tensors from elsewhere")
         self.network.to(self.device)

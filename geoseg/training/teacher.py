@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from geoseg.errors import UsageError
 from geoseg.model import find_bundle
-from geoseg.model.network import build_network, load_network
+from geoseg.model.network import load_network, network_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -31,7 +31,7 @@ class Teacher:
     def __init__(self, config: TrainConfig, given: TeacherConfig, device: torch.device) -> None:
         """Load the teacher that `given` names; raises UsageError where its bands or classes are others."""
         self._given, self._half = given, config.fit.precision == "bf16"
-        network = _own(config) if given.model == SELF else _other(config, given)
+        network = network_of(config.bundle) if given.model == SELF else _other(config, given)
         self._network = network.eval().to(device).to(memory_format=torch.channels_last)
 
     def follow(self, average: dict[str, torch.Tensor]) -> None:
@@ -61,13 +61,6 @@ def divergence(logits: torch.Tensor, told: torch.Tensor, counted: torch.Tensor, 
     meant = functional.log_softmax(told / temperature, dim=1)
     each = functional.kl_div(said, meant, reduction="none", log_target=True).sum(dim=1)  # (N, h, w)
     return (each * counted).sum() / counted.sum().clamp(min=1) * temperature**2
-
-
-def _own(config: TrainConfig) -> nn.Module:
-    bundle = config.bundle
-    return build_network(
-        bundle.architecture, bundle.encoder, len(bundle.bands), len(bundle.legend.classes), bundle.decoder
-    )
 
 
 def _other(config: TrainConfig, given: TeacherConfig) -> nn.Module:
