@@ -53,7 +53,7 @@ def smooth_pixels(shape: tuple[int, int], seed: int = 0, bands: int = 4, dtype: 
     return (noisy * (255 if dtype == "uint8" else 2000)).astype(dtype)
 
 
-def save_small_bundle(folder: Path, **changes: Any) -> ModelBundle:
+def save_small_bundle(folder: Path, *, seed: int = 7, **changes: Any) -> ModelBundle:
     """An untrained U-Net on a shallow ResNet-18, the same in every process."""
     import torch  # noqa: PLC0415
     from safetensors.torch import save  # noqa: PLC0415
@@ -61,7 +61,7 @@ def save_small_bundle(folder: Path, **changes: Any) -> ModelBundle:
     from geoseg.model.network import build_network  # noqa: PLC0415
 
     decoder = {"encoder_depth": 3, "decoder_channels": [16, 8, 8]}
-    torch.manual_seed(7)
+    torch.manual_seed(seed)
     network = build_network("Unet", changes.get("encoder", "resnet18"), 4, len(LAND_COVER.classes), decoder)
     details: dict[str, Any] = {
         "name": folder.name,

@@ -279,10 +279,21 @@ def import_(file: str, description: str, *, out: str | None, trust_model_code: b
     from geoseg.model.importing import import_model  # noqa: PLC0415
 
     described = read_yaml(description)
-    folder = Path(out) if out else user_folder() / str(described.get("name", "model"))
-    if (folder / "model.json").exists():
-        raise click.UsageError(f"{folder} holds a model already; name another --out")
+    folder = _new_bundle(Path(out) if out else user_folder() / str(described.get("name", "model")))
     click.echo(import_model(Path(file), described, folder, trust_code=trust_model_code).path)
+
+
+@models.command()
+@click.argument("named", metavar="MODEL MODEL...", nargs=-1, required=True)
+@click.option("--out", metavar="DIR", type=click.Path(), required=True, help="Bundle to write.")
+@click.option("--name", metavar="NAME", help="What to call it.  [default: as the folder]")
+def average(named: tuple[str, ...], *, out: str, name: str | None) -> None:
+    """Make one model of several: its probabilities are the mean of theirs, at the cost of all of them."""
+    from geoseg.model.bundle import find_bundle  # noqa: PLC0415
+    from geoseg.model.ensemble import average_models  # noqa: PLC0415
+
+    folder = _new_bundle(Path(out))
+    click.echo(average_models([find_bundle(one) for one in named], name or folder.name, folder).path)
 
 
 @geoseg.command()
@@ -322,6 +333,12 @@ def main() -> None:
         if error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS}:
             raise
         _fail(f"{error.filename or 'the disk'}: {error.strerror}; make room or choose another folder", 5)
+
+
+def _new_bundle(folder: Path) -> Path:
+    if (folder / "model.json").exists():
+        raise click.UsageError(f"{folder} holds a model already; name another --out")
+    return folder
 
 
 def _settings(given: dict[str, Any], config: str | None) -> Settings:

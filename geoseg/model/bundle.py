@@ -33,6 +33,8 @@ ITEM = "item.json"
 INT8 = ("int8.xml", "int8.bin")
 """The files of a bundle that hold its network in int8: an OpenVINO model for tiles of the bundle's size."""
 OUTPUTS = ("logits", "probabilities")
+ENSEMBLE = "Ensemble"
+"""The architecture of several networks whose mean counts; `decoder` lists them as `members`."""
 _ENCODER = re.compile(r"[\w.\-]+", re.ASCII)
 
 Array = np.ndarray[Any, Any]
@@ -46,6 +48,19 @@ class ModelBand:
     mean: float
     std: float
     optional: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One network of an ensemble, as the bundle of it alone would describe it."""
+
+    architecture: str
+    encoder: str
+    decoder: dict[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """As stored in `model.json`."""
+        return {"architecture": self.architecture, "encoder": self.encoder, "decoder": self.decoder}
 
 
 @dataclass(frozen=True)
@@ -65,7 +80,7 @@ class ModelBundle:
     licence: str
     decoder: dict[str, Any] = field(default_factory=dict)
     """Further arguments of the architecture in segmentation-models-pytorch. For `ONNX` that is `output`: `logits`, or
-    `probabilities`, with classes in the second dimension."""
+    `probabilities`, with classes in the second dimension; for `Ensemble` its `members`."""
     description: str = ""
     card: dict[str, Any] = field(default_factory=dict)
     """The data card: training data, labels, known weaknesses."""
@@ -91,7 +106,14 @@ class ModelBundle:
     @property
     def of_two_dates(self) -> bool:
         """Whether the network takes two dates, and so is one for `geoseg change`."""
-        return self.architecture.startswith("Siamese")
+        return any(member.architecture.startswith("Siamese") for member in self.members)
+
+    @property
+    def members(self) -> tuple[Member, ...]:
+        """The networks that the bundle holds; mostly one. Raises BundleError where an ensemble lists none."""
+        if self.architecture == ENSEMBLE:
+            return members_of(self.decoder)
+        return (Member(self.architecture, self.encoder, self.decoder),)
 
     @property
     def needs(self) -> BandNeeds:
@@ -197,6 +219,24 @@ def fill_from_nearest(channels: Array, valid: Array) -> None:
     around[:, missing] = around[:, rows[missing], cols[missing]]
 
 
+def members_of(decoder: Mapping[str, Any]) -> tuple[Member, ...]:
+    """The networks of an ensemble, of its `decoder`; raises BundleError where they are not described."""
+    listed = decoder.get("members")
+    if not isinstance(listed, list) or not listed:
+        raise BundleError("an ensemble needs decoder: members, a list of its networks")
+    try:
+        members = tuple(
+            Member(str(one["architecture"]), str(one["encoder"]), dict(one.get("decoder", {}))) for one in listed
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise BundleError("each member of an ensemble needs architecture, encoder and decoder") from error
+    for member in members:
+        if member.architecture in {ENSEMBLE, "ONNX"}:
+            raise BundleError(f"an ensemble holds networks by their weights; {member.architecture} has none of its own")
+        check_encoder(member.encoder)
+    return members
+
+
 def check_encoder(encoder: str) -> None:
     """Refuse what is no plain name: some libraries of encoders take `hub:owner/name` and fetch it."""
     if not _ENCODER.fullmatch(encoder):
@@ -206,6 +246,7 @@ def check_encoder(encoder: str) -> None:
 def _check(bundle: ModelBundle, where: Path) -> None:
     try:
         check_encoder(bundle.encoder)
+        _ = bundle.members
     except BundleError as error:
         raise BundleError(f"{where}: {error}") from error
     roles = [band.role for band in bundle.bands]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from inspect import signature
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import segmentation_models_pytorch as smp
 import torch
@@ -12,7 +12,10 @@ from safetensors.torch import load_file
 from torch import nn
 
 from geoseg.errors import BundleError
-from geoseg.model.bundle import ModelBundle, check_encoder, weights_path
+from geoseg.model.bundle import ENSEMBLE, ModelBundle, check_encoder, members_of, weights_path
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 class SiameseUnet(smp.Unet):  # type: ignore[misc]  # smp has no types
@@ -70,7 +73,25 @@ class FCN(nn.Module):
         return _enlarged(self.segmentation_head(total), tiles.shape[-2:])
 
 
+class Ensemble(nn.Module):
+    """Several networks that see the same tile, of whose probabilities the mean counts."""
+
+    def __init__(self, members: Iterable[nn.Module]) -> None:
+        """`members` take the same channels and give the same classes."""
+        super().__init__()
+        self.members = nn.ModuleList(members)
+
+    def forward(self, tiles: torch.Tensor) -> torch.Tensor:
+        """(N, channels, h, w) -> logits (N, classes, h, w): the logarithm of the mean of probabilities."""
+        total = torch.softmax(self.members[0](tiles), dim=1)
+        for member in list(self.members)[1:]:
+            total = total + torch.softmax(member(tiles), dim=1)
+        return torch.log((total / len(self.members)).clamp_min(_LEAST))
+
+
 _LEVELS = 3
+_LEAST = 1e-6
+"""A probability that is none, in whole levels of any engine, and has a logarithm in any precision."""
 
 
 def _enlarged(x: torch.Tensor, shape: torch.Size) -> torch.Tensor:
@@ -95,8 +116,13 @@ def build_network(architecture: str, encoder: str, channels: int, classes: int, 
     Raises BundleError where the encoder is no plain name, or where segmentation-models-pytorch has no such
     architecture, encoder or decoder option.
     """
+    if architecture == ENSEMBLE:
+        return Ensemble(
+            build_network(part.architecture, part.encoder, channels, classes, part.decoder)
+            for part in members_of(decoder)
+        )
     if architecture not in ARCHITECTURES:
-        raise BundleError(f"no architecture {architecture!r}; there are {', '.join(ARCHITECTURES)}")
+        raise BundleError(f"no architecture {architecture!r}; there are {', '.join((*ARCHITECTURES, ENSEMBLE))}")
     check_encoder(encoder)
     plain = smp.Unet if architecture == "SiameseUnet" else ARCHITECTURES[architecture]
     unknown = set(decoder) - set(signature(plain.__init__).parameters)

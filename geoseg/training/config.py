@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from geoseg.errors import UsageError
 from geoseg.legend import LAND_COVER, Legend
-from geoseg.model.bundle import ModelBand, ModelBundle, find_bundle, known_bundles
+from geoseg.model.bundle import ENSEMBLE, ModelBand, ModelBundle, find_bundle, known_bundles
 from geoseg.scene import ScalingRule, of_dates
 from geoseg.training.mapping import build, construct, convert, mapping, refuse_unknown
 
@@ -288,6 +288,8 @@ def _check(config: TrainConfig, where: str) -> None:
         )
     if config.std <= 0 or not 0 < config.gsd_m[0] <= config.gsd_m[1]:
         raise UsageError(f"{where}: std and gsd_m (finest, coarsest) must be above 0")
+    if config.network.architecture == ENSEMBLE:
+        raise UsageError(f"{where}: an ensemble is not trained; train its members, and `geoseg models average` them")
     _check_fit(config, where)
     _check_teacher(config, where)
     for source in config.data:
