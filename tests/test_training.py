@@ -15,9 +15,11 @@ import rasterio
 import shapely
 import torch
 from affine import Affine
+from PIL import Image
 from rasterio.features import shapes
 from safetensors.torch import load_file
 from shapely.geometry import shape
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from geoseg.errors import BundleError, EnvironmentFault, FrameMismatchError, InputError, UsageError
 from geoseg.frame import Box
@@ -33,7 +35,7 @@ from geoseg.training.losses import SegmentationLoss
 from geoseg.training.prune import is_narrower, prune_decoder
 from geoseg.training.samples import IGNORE, SampleIndex, channel_table, gather
 from geoseg.training.teacher import Teacher, divergence
-from geoseg.training.validate import temperature, validate
+from geoseg.training.validate import best_bias, headline, load_window, temperature, validate, windows_of
 
 COLOURS = np.array([[180, 160, 120, 150], [200, 80, 60, 120], [90, 90, 100, 80], [60, 110, 50, 220], [30, 60, 110, 10]])
 """Red, green, blue, NIR of each class."""
@@ -165,6 +167,73 @@ def test_a_bias_is_added_once_to_what_was_trained_and_judged(config, tmp_path):
     again = load_file(train(config, tmp_path).path / "weights.safetensors")
     assert torch.allclose(again[head], before[head], atol=1e-5)
     assert plain.sha256 != bundle.sha256
+
+
+def test_a_bias_that_is_looked_for_undoes_one_that_was_in_the_way(config, tmp_path):
+    """A network that hardly ever says building, though it knows them, is given back what keeps it from it."""
+    config = replace(config, fit=replace(config.fit, steps=60, validate_every=60, calibrate=False))
+    plain = train(config, tmp_path / "plain")
+    _, held_out = gather(config)
+    network = load_network(plain)
+    head = network.segmentation_head[0].bias.detach().clone()
+    assert best_bias(network, config, ()) == [0.0] * 5
+    with torch.no_grad():
+        network.segmentation_head[0].bias[1] -= 1.5
+    before = headline(validate(network, config, held_out))
+    found = best_bias(network, config, held_out)
+    assert found[0] == 0
+    assert 0.5 < found[1] <= 2
+    with torch.no_grad():
+        network.segmentation_head[0].bias += torch.tensor(found)
+    assert headline(validate(network, config, held_out)) > before
+
+    tuned = replace(config, fit=replace(config.fit, tune_bias=True))
+    lines: list[str] = []
+    bundles = [train(tuned, tmp_path / "plain", progress=lines.append) for _ in range(2)]
+    assert bundles[0].sha256 == bundles[1].sha256
+    assert sum(line.startswith("bias") for line in lines) == 1  # what was found is kept
+    after = load_network(bundles[0]).segmentation_head[0].bias
+    assert torch.allclose(after, head + torch.tensor(bundles[0].scores["bias"]), atol=1e-5)
+    assert headline(bundles[0].scores["validation"]) >= headline(plain.scores["validation"])
+
+
+def test_examples_show_truth_prediction_and_errors_of_places_held_out(config, tmp_path):
+    train(config, tmp_path)
+    with Image.open(tmp_path / "examples.png") as sheet:
+        pixels = np.asarray(sheet.convert("RGB"))
+    _, held_out = gather(config)
+    windows = windows_of(held_out, 64, 6)
+    _, truth = load_window(config, *windows[0], keep_optional=True)
+    top, left = 2 * 18, [8 + 72 * column for column in range(4)]
+    assert pixels.shape[1] == left[-1] + 64 + 8
+    shown = [pixels[top : top + 64, x : x + 64] for x in left]
+    colours = np.array([entry.rgb for entry in LAND_COVER.classes])
+    known = truth != IGNORE
+    np.testing.assert_array_equal(shown[1][known], colours[truth[known]])
+    right = (shown[1] == shown[2]).all(axis=-1) & known
+    answers = [{tuple(colour) for colour in shown[3][where]} for where in (right, ~right & known, ~known)]
+    assert [len(some) for some in answers] == [1, 1, 1]
+    assert len(set.union(*answers)) == 3
+    assert len(np.unique(shown[0].reshape(-1, 3), axis=0)) > 500
+
+
+def test_tensorboard_shows_each_step_once_though_a_training_was_interrupted(config, tmp_path):
+    config = replace(config, fit=replace(config.fit, tensorboard=True))
+
+    def interrupt(line):
+        if "step 2: mean IoU" in line:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(config, tmp_path, progress=interrupt)
+    train(config, tmp_path)
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    history = json.loads((tmp_path / "history.json").read_text())
+    losses = events.Scalars("loss")
+    assert [event.step for event in losses] == [1, 2, 3, 4]
+    np.testing.assert_allclose([event.value for event in losses], [row["loss"] for row in history], rtol=1e-6)
+    assert "synthetic, without_nir/building" in events.Tags()["scalars"]
+    assert [event.step for event in events.Images("examples")] == [2, 4]
 
 
 def test_confidences_are_made_right_and_classes_stay(config, tmp_path):

@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
 Weights = dict[str, torch.Tensor]
 
-MAY_CHANGE = {"fit.steps", "fit.bias", "fit.calibrate", "name", "description", "licence", "card"}
+MAY_CHANGE = {
+    "fit.steps", "fit.bias", "fit.tune_bias", "fit.calibrate", "fit.tensorboard", "name", "description", "licence",
+    "card",
+}  # fmt: skip
 """Keys on which the steps so far do not depend (but for the rate, if `fit.steps` changes)."""
 
 

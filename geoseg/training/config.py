@@ -136,6 +136,9 @@ class FitConfig:
     """Arithmetic of the network's passes while it trains: `fp32`, or `bf16`, faster where the processor has it."""
     bias: tuple[float, ...] = ()
     """What is added to the logits of each class once all is trained, in the order of the legend; empty for nothing."""
+    tune_bias: bool = False
+    """Whether `bias` is looked for, once all is trained, where it makes the mean IoU on the places held out highest.
+    Their scores are then a little better than those of other places."""
     calibrate: bool = True
     """Whether, once all is trained, logits are divided by the number that makes confidences right on the places held
     out; classes stay as they are."""
@@ -150,6 +153,8 @@ class FitConfig:
     checkpoint_every: int = 50
     validation_windows: int = 60
     """At most so many windows of a source are looked at between steps; the end looks at all."""
+    tensorboard: bool = False
+    """Whether curves and examples are kept for TensorBoard too."""
     threads: int = 0
     device: str = "auto"
     """`cpu`, `cuda`, `cuda:N`, or a GPU where there is one."""
@@ -321,6 +326,13 @@ def _check_fit(config: TrainConfig, where: str) -> None:
         raise UsageError(f"{where}: fit.keep is {fit.keep!r}; it takes best or last")
     if fit.precision not in {"fp32", "bf16"}:
         raise UsageError(f"{where}: fit.precision is {fit.precision!r}; it takes fp32 or bf16")
+    _check_bias(config, where)
+
+
+def _check_bias(config: TrainConfig, where: str) -> None:
+    fit = config.fit
+    if fit.tune_bias and fit.bias:
+        raise UsageError(f"{where}: fit.bias is given, so there is none to be found by fit.tune_bias")
     for key, values in (("bias", fit.bias), ("class_weights", fit.class_weights)):
         if values and len(values) != len(config.legend.classes):
             raise UsageError(

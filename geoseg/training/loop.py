@@ -18,13 +18,15 @@ from geoseg.errors import EnvironmentFault
 from geoseg.model import load_bundle, save_bundle, weights_path
 from geoseg.model.network import network_of
 from geoseg.training.augment import Batch, batch_of
+from geoseg.training.board import Board
 from geoseg.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, write_atomically
+from geoseg.training.examples import draw_examples
 from geoseg.training.initial import initialise
 from geoseg.training.losses import SegmentationLoss
-from geoseg.training.record import draw_curves, plain
+from geoseg.training.record import draw_curves, plain, write_picture
 from geoseg.training.samples import SampleIndex, gather
 from geoseg.training.teacher import Teacher
-from geoseg.training.validate import bf16_agreement, headline, temperature, validate
+from geoseg.training.validate import best_bias, bf16_agreement, headline, temperature, validate
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,7 +45,8 @@ def train(
 ) -> ModelBundle:
     """Train a network and leave in `out` the best on the places held out: bundle/, and its record.
 
-    The record is history.json (loss, rate, scores by step), config.yaml and curves.png.
+    The record is history.json (loss, rate, scores by step), config.yaml, curves.png, and examples.png of places held
+    out; tensorboard/ where that is asked for.
 
     A run that was interrupted goes on from `out/checkpoint.pt`, and its result is bit for bit that of one that was not
     (on one machine, with as many threads); with `resume` off it starts anew. `progress` gets one line at a time.
@@ -54,8 +57,11 @@ def train(
     run = _Run(config, out, progress or (lambda _: None))
     checkpoint = load_checkpoint(out / "checkpoint.pt", plain(config)) if resume else None
     run.start(checkpoint)
-    run.steps()
-    return run.finish()
+    try:
+        run.steps()
+        return run.finish()
+    finally:
+        run.close()
 
 
 class _Run:
@@ -84,10 +90,13 @@ class _Run:
         self.history: list[dict[str, Any]] = []
         self.losses: list[float] = []
         """Of the batches of this step."""
+        self.board: Board | None = None
 
     def start(self, checkpoint: Checkpoint | None) -> None:
         """Take up where a checkpoint left off."""
         write_atomically(self.out / "config.yaml", yaml.safe_dump(plain(self.config), sort_keys=False).encode())
+        if self.config.fit.tensorboard:
+            self.board = Board(self.out, checkpoint.step if checkpoint else 0)
         if checkpoint is None:
             return
         self.network.load_state_dict(checkpoint.network)
@@ -155,6 +164,8 @@ class _Run:
         self.step += 1
         update_average(self.average, self.network.state_dict(), min(fit.ema, self.step / (self.step + 10)))
         self.history.append({"step": self.step, "loss": sum(self.losses) / len(self.losses), "learning_rate": rate})
+        if self.board:
+            self.board.learnt(self.step, self.history[-1]["loss"], rate)
         if self.step % _LOG_EVERY == 0:
             mean = sum(row["loss"] for row in self.history[-_LOG_EVERY:]) / _LOG_EVERY
             self.say(f"step {self.step}/{fit.steps}  loss {mean:.4f}  {self.seconds:.0f} s")
@@ -174,6 +185,8 @@ class _Run:
                     self.say(f"  {source} {variant}: {ious}")
         self.say(f"  step {self.step}: mean IoU {reached:.4f}{' (best so far)' if better else ''}")
         self.best = max(self.best, reached)
+        if self.board:
+            self.board.judged(self.step, scores, reached, draw_examples(self.judged, self.config, self.held_out))
         if better or self.config.fit.keep == "last":
             bundle = replace(self.config.bundle, scores={"validation": scores, "step": self.step, "all_windows": False})
             save_bundle(bundle, save(weights), self.out / "bundle")
@@ -201,8 +214,13 @@ class _Run:
         weights = weights_path(stored).read_bytes()
         wanted, there = list(self.config.fit.bias), scores.get("bias", [])
         agreement = stored.agreement
-        if not scores.get("all_windows") or wanted != there:
+        tuned = self.config.fit.tune_bias
+        if not scores.get("all_windows") or tuned != scores.get("bias_tuned", False) or (wanted != there and not tuned):
             raw = with_temperature(load(weights), 1 / scores.get("temperature", 1.0))
+            if tuned:
+                self.judged.load_state_dict(with_bias(raw, [], there))
+                wanted = best_bias(self.judged, self.config, self.held_out)
+                self.say(f"bias {wanted}")
             self.judged.load_state_dict(with_bias(raw, wanted, there))
             found = temperature(self.judged, self.config, self.held_out) if self.config.fit.calibrate else 1.0
             final = with_temperature(with_bias(raw, wanted, there), found)
@@ -213,6 +231,7 @@ class _Run:
                 "validation": judged,
                 "step": scores["step"],
                 "bias": wanted,
+                "bias_tuned": tuned,
                 "temperature": found,
                 "all_windows": True,
             }
@@ -222,8 +241,16 @@ class _Run:
             agreement = {"bf16": round(bf16_agreement(self.judged, self.config, self.held_out), 5)}
         bundle = save_bundle(replace(self.config.bundle, scores=scores, agreement=agreement), weights, folder)
         draw_curves(self.history, self.out / "curves.png")
+        self.judged.load_state_dict(load(weights))
+        if examples := draw_examples(self.judged, self.config, self.held_out):
+            write_picture(examples, self.out / "examples.png")
         self.say(f"wrote {folder}")
         return bundle
+
+    def close(self) -> None:
+        """Write what is kept for others to read."""
+        if self.board:
+            self.board.close()
 
 
 def schedule(step: int, fit: FitConfig) -> float:

@@ -50,6 +50,11 @@ def draw_curves(history: list[dict[str, Any]], path: Path) -> None:
     draw.line([at(row["step"], row["loss"] / peak) for row in history], fill="#888888")
     judged = [(row["step"], row["validation"]["mean_iou"]) for row in history if "validation" in row]
     draw.line([at(*point) for point in judged], fill="#c8452f", width=3)
+    write_picture(image, path)
+
+
+def write_picture(image: Image.Image, path: Path) -> None:
+    """Write a picture as PNG, at once."""
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
     write_atomically(path, buffer.getvalue())

@@ -27,6 +27,9 @@ Array = np.ndarray[Any, Any]
 
 _EVERY = 4
 """Neighbours in an image say nearly the same: of rows and columns every so many-th is looked at."""
+_BIASES = tuple(value / 10 for value in range(-20, 21))
+_ROUNDS, _LEAST_GAIN = 4, 1e-4
+"""So often every class is looked at, and by so much the mean IoU must rise for a bias to be another."""
 
 
 def validate(
@@ -41,7 +44,7 @@ def validate(
     results: dict[str, Any] = {}
     for source in dict.fromkeys(scene.source for scene in scenes):
         chosen = tuple(scene for scene in scenes if scene.source == source)
-        windows = _windows(chosen, config.fit.validation_window, limit)
+        windows = windows_of(chosen, config.fit.validation_window, limit)
         variants = {"all_bands": True}
         if any(set(config.optional_roles) & set(scene.scene.roles) for scene in chosen):
             variants["without_" + "_".join(config.optional)] = False
@@ -58,7 +61,7 @@ def bf16_agreement(network: nn.Module, config: TrainConfig, scenes: tuple[Labell
     """
     network.eval()
     same = pixels = 0
-    for (labelled, box), image, _ in _looks(config, scenes):
+    for (labelled, box), _, image, _ in _looks(config, scenes):
         with torch.inference_mode():
             exact = network(image).argmax(dim=1)
             with torch.autocast("cpu", torch.bfloat16):
@@ -75,15 +78,9 @@ def temperature(network: nn.Module, config: TrainConfig, scenes: tuple[LabelledS
     Found by the likelihood of the truth at a sample of pixels of all sources, with and without optional bands; 1 where
     nothing is known. The network is left in evaluation mode.
     """
-    network.eval()
-    logits, truths = [], []
-    for _, image, truth in _looks(config, scenes):
-        with torch.inference_mode():
-            found = network(image)[0, :, ::_EVERY, ::_EVERY]
-        known = truth[::_EVERY, ::_EVERY] != IGNORE
-        logits.append(found.numpy()[:, known].T)
-        truths.append(truth[::_EVERY, ::_EVERY][known])
-    scored, true = np.concatenate(logits), np.concatenate(truths).astype(np.int64)
+    samples = _sampled(network, config, scenes)
+    scored = np.concatenate([logits for logits, _ in samples.values()]) if samples else np.zeros((0, 1))
+    true = np.concatenate([truth for _, truth in samples.values()]) if samples else np.zeros(0, np.int64)
     if not len(true):
         return 1.0
 
@@ -94,16 +91,69 @@ def temperature(network: nn.Module, config: TrainConfig, scenes: tuple[LabelledS
     return float(np.exp(minimize_scalar(unlikely, bounds=(-1.0, 1.5), method="bounded").x))
 
 
+def best_bias(network: nn.Module, config: TrainConfig, scenes: tuple[LabelledScene, ...]) -> list[float]:
+    """What is to be added to the logits of classes for the highest mean IoU, with and without optional bands.
+
+    That is a threshold a class: one is taken where it is likelier than any other by so much. Found class by
+    class at a sample of pixels of all sources, each of which counts as much; the first class gets 0. The network is
+    left in evaluation mode.
+    """
+    samples = _sampled(network, config, scenes)
+    channels = tuple(range(len(config.legend.classes)))
+
+    def reached(bias: Array) -> float:
+        by_source: dict[str, list[float]] = {}
+        for (source, _), (logits, truth) in samples.items():
+            confusion = confusion_matrix((logits + bias).argmax(axis=1), truth, channels)
+            mean = pixel_scores(confusion, config.legend.names)["mean_iou"]
+            by_source.setdefault(source, []).append(mean or 0.0)
+        return float(np.mean([np.mean(means) for means in by_source.values()]))
+
+    found = np.zeros(len(channels), np.float32)
+    if not samples:
+        return found.tolist()
+    best = reached(found)
+    for _ in range(_ROUNDS):
+        start = best
+        for channel, value in product(channels[1:], _BIASES):
+            tried = found.copy()
+            tried[channel] = value
+            if (now := reached(tried)) > best + _LEAST_GAIN:
+                found, best = tried, now
+        if best == start:
+            break
+    return [round(float(value), 1) for value in found]
+
+
+def _sampled(
+    network: nn.Module, config: TrainConfig, scenes: tuple[LabelledScene, ...]
+) -> dict[tuple[str, bool], tuple[Array, Array]]:
+    """By source, and whether optional bands are there, logits (n, classes) and truth (n,) int64 of pixels known."""
+    network.eval()
+    parts: dict[tuple[str, bool], list[tuple[Array, Array]]] = {}
+    for (labelled, _), keep, image, truth in _looks(config, scenes):
+        with torch.inference_mode():
+            found = network(image)[0, :, ::_EVERY, ::_EVERY].numpy()
+        seen = truth[::_EVERY, ::_EVERY]
+        known = seen != IGNORE
+        if known.any():
+            parts.setdefault((labelled.source, keep), []).append((found[:, known].T, seen[known].astype(np.int64)))
+    return {
+        key: (np.concatenate([logits for logits, _ in some]), np.concatenate([truth for _, truth in some]))
+        for key, some in parts.items()
+    }
+
+
 def _looks(
     config: TrainConfig, scenes: tuple[LabelledScene, ...]
-) -> Iterator[tuple[tuple[LabelledScene, Box], torch.Tensor, Array]]:
+) -> Iterator[tuple[tuple[LabelledScene, Box], bool, torch.Tensor, Array]]:
     """Windows of every source, as many as between steps: each with and without optional bands, and its truth."""
     for source in dict.fromkeys(scene.source for scene in scenes):
         chosen = tuple(scene for scene in scenes if scene.source == source)
-        for window in _windows(chosen, config.fit.validation_window, config.fit.validation_windows):
+        for window in windows_of(chosen, config.fit.validation_window, config.fit.validation_windows):
             for keep in (True, False):
-                image, truth = _load(config, *window, keep_optional=keep)
-                yield window, torch.from_numpy(image[None]), truth
+                image, truth = load_window(config, *window, keep_optional=keep)
+                yield window, keep, torch.from_numpy(image[None]), truth
 
 
 def headline(scores: dict[str, Any]) -> float:
@@ -115,7 +165,8 @@ def headline(scores: dict[str, Any]) -> float:
     return sum(by_source) / len(by_source)
 
 
-def _windows(scenes: tuple[LabelledScene, ...], size: int, limit: int | None) -> list[tuple[LabelledScene, Box]]:
+def windows_of(scenes: tuple[LabelledScene, ...], size: int, limit: int | None) -> list[tuple[LabelledScene, Box]]:
+    """Windows of a side on a grid over scenes; at most `limit` of them, evenly spread."""
     windows = [
         (scene, Box(row, col, size, size))
         for scene in scenes
@@ -133,7 +184,8 @@ def _scores(
     confusion = np.zeros((len(channels), len(channels) + 1), np.int64)
     for start in range(0, len(windows), config.fit.batch):
         parts = [
-            _load(config, *window, keep_optional=keep_optional) for window in windows[start : start + config.fit.batch]
+            load_window(config, *window, keep_optional=keep_optional)
+            for window in windows[start : start + config.fit.batch]
         ]
         images = torch.from_numpy(np.stack([image for image, _ in parts]))
         truth = np.stack([channels for _, channels in parts])
@@ -143,7 +195,8 @@ def _scores(
     return pixel_scores(confusion, config.legend.names)
 
 
-def _load(config: TrainConfig, labelled: LabelledScene, box: Box, *, keep_optional: bool) -> tuple[Array, Array]:
+def load_window(config: TrainConfig, labelled: LabelledScene, box: Box, *, keep_optional: bool) -> tuple[Array, Array]:
+    """What the network is to see of a window, (channels, h, w) float32, and the truth (h, w), channels or IGNORE."""
     pixels, valid, truth = labelled.read(box)
     inside = (box & labelled.scene.frame.box).slices(box)
     outside = np.ones(box.shape, bool)
