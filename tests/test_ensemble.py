@@ -78,7 +78,7 @@ def test_a_scene_is_segmented_by_it_and_the_command_makes_it(models, tmp_path):
     assert load_bundle(out).name == "both"
     again = CliRunner().invoke(geoseg, ["models", "average", *(str(m.path) for m in models[:2]), "--out", str(out)])
     assert again.exit_code == 2
-    scene = write_scene(tmp_path / "scene.tif", smooth_pixels((130, 150)), resolution=0.6)
+    scene = write_scene(tmp_path / "scene.tif", smooth_pixels((130, 150)))
     result = segment_scene(scene, tmp_path / "run", Settings(model=str(out), vectors=False))
     assert json.loads((result.folder / "run.json").read_text())["model"]["architecture"] == "Ensemble"
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import rasterio
 import torch
+from affine import Affine
 from safetensors.torch import save
 from scenes import ROLES, write_scene
 from test_change import land
@@ -48,9 +49,11 @@ def write_pair(folder: Path, name: str, seed: int, size: int = 160) -> Array:
         labels[row : row + side, col : col + side] = 2
     after = after * rng.uniform(0.8, 1.0) + rng.uniform(0, 20) + rng.normal(0, 3, after.shape)
     labels[:4] = 0
+    place: dict[str, Any] = {"transform": Affine(1, 0, 593_000 + 1000 * seed, 0, -1, 5_747_000)}
     for date, pixels in (("before", before), ("after", after)):
-        write_scene(folder / f"{name}_{date}.tif", np.clip(pixels, 1, 255).astype("uint8"), descriptions=ROLES)
-    write_scene(folder / f"{name}_label.tif", labels[None])
+        seen = np.clip(pixels, 1, 255).astype("uint8")
+        write_scene(folder / f"{name}_{date}.tif", seen, descriptions=ROLES, **place)
+    write_scene(folder / f"{name}_label.tif", labels[None], **place)
     return labels
 
 

@@ -6,6 +6,7 @@ import geopandas as gpd
 import numpy as np
 import pytest
 import rasterio
+from affine import Affine
 from pyogrio import list_layers
 from scenes import ROLES, smooth_pixels, write_scene
 
@@ -68,8 +69,9 @@ def test_what_is_drawn_into_the_labels_trains(run, tmp_path):
     drawn = gpd.GeoDataFrame({"class": ["road", "water"]}, geometry=[first, first.buffer(-10)], crs=labels.crs)
     drawn.to_file(tmp_path / "scene_label.gpkg")
     write_scene(tmp_path / "scene.tif", smooth_pixels((128, 160)), descriptions=ROLES)
-    write_scene(tmp_path / "other.tif", smooth_pixels((128, 160), 1), descriptions=ROLES)
-    drawn.to_file(tmp_path / "other_label.gpkg")
+    elsewhere = Affine(1, 0, 594_000, 0, -1, 5_747_000)
+    write_scene(tmp_path / "other.tif", smooth_pixels((128, 160), 1), descriptions=ROLES, transform=elsewhere)
+    drawn.set_geometry(drawn.translate(1000)).to_file(tmp_path / "other_label.gpkg")
     data = {"name": "n", "scenes": "[so]*.tif", "labels": "{stem}_label.gpkg", "outside": 255, "hold_out": ["other"]}
     config = TrainConfig.from_mapping(
         {"name": "n", "licence": "CC0-1.0", "gsd_m": [0.5, 2.0], "data": [data]}, tmp_path

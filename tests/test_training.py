@@ -16,6 +16,7 @@ import shapely
 import torch
 from affine import Affine
 from PIL import Image
+from pyproj import Transformer
 from rasterio.features import shapes
 from safetensors.torch import load_file
 from shapely.geometry import shape
@@ -62,8 +63,9 @@ def write_place(folder, name, seed, *, size=96, bands=4, epsg=32611):
     codes[:4, :4], codes[-4:, -4:] = 5, 255
     seen = np.where(codes < 5, codes, 0)
     pixels = COLOURS[seen].transpose(2, 0, 1)[:bands] + rng.integers(-15, 16, (bands, size, size))
-    write_raster(folder / f"{name}.tif", np.clip(pixels, 0, 255), epsg=epsg)
-    write_raster(folder / f"{name}_label.tif", codes[None], epsg=epsg)
+    west = 400_000.0 + 1000 * seed
+    write_raster(folder / f"{name}.tif", np.clip(pixels, 0, 255), epsg=epsg, west=west)
+    write_raster(folder / f"{name}_label.tif", codes[None], epsg=epsg, west=west)
 
 
 @pytest.fixture(scope="module")
@@ -401,13 +403,42 @@ def test_rare_classes_are_drawn_as_often_as_others(tmp_path):
     codes[0, 320:325, 320:325] = 4
     write_raster(tmp_path / "a_1.tif", np.full((4, 640, 640), 90))
     write_raster(tmp_path / "a_1_label.tif", codes)
-    write_place(tmp_path, "south_1", 0)
+    write_place(tmp_path, "south_1", 1)
     config = TrainConfig.from_mapping(mapping(balance=0.6), tmp_path)
     training, _ = gather(config)
     index = SampleIndex(config, training)
     drawn = [index.draw(np.random.default_rng(k)) for k in range(400)]
     near = np.mean([320 <= w.centre[0] < 352 and 320 <= w.centre[1] < 352 for w in drawn])
     assert 0.2 < near < 0.4  # 0.6 / 2 classes; by area alone it would be 1 in 400
+
+
+@pytest.mark.parametrize(
+    ("metres", "epsg", "shared"),
+    [(-57.6, 32611, False), (-57.1, 32611, False), (-56.0, 32611, True), (0, 32611, True), (0, 3857, True),
+     (20, 4326, True), (-60, 3857, False), (5000, 4326, False), (0, None, False)],
+)  # fmt: skip
+def test_ground_to_train_on_is_not_held_out_too(tmp_path, metres, epsg, shared):
+    """Both scenes are 57.6 m wide; one lies so many metres east of the other, in a CRS of its own."""
+    write_place(tmp_path, "south_1", 0)
+    x, y = 400_000.0 + metres, 3_700_000.0
+    pixel = (0.6, 0.6)
+    if epsg in {3857, 4326}:
+        to = Transformer.from_crs("EPSG:32611", f"EPSG:{epsg}", always_xy=True)
+        (x, far), (y, low) = to.transform([x, x + 57.6], [y, y - 57.6])
+        pixel = ((far - x) / 96, (y - low) / 96)
+    transform = Affine(pixel[0], 0, x, 0, -pixel[1], y)
+    for name, count in (("north_1", 4), ("north_1_label", 1)):
+        write_raster(tmp_path / f"{name}.tif", np.ones((count, 96, 96)), epsg=epsg)
+        with rasterio.open(tmp_path / f"{name}.tif", "r+") as dataset:
+            dataset.transform = transform
+    data = mapping()
+    data["data"][0]["gsd_m"] = 0.6
+    config = TrainConfig.from_mapping(data, tmp_path)
+    if shared:
+        with pytest.raises(UsageError, match=r"south is held out, but .*south_1\.tif shows ground of .*north_1\.tif"):
+            gather(config)
+    else:
+        assert len(gather(config)[0]) == 1
 
 
 def test_codes_are_mapped_ignored_or_refused(folder, tmp_path):

@@ -41,7 +41,7 @@ def draw_examples(network: nn.Module, config: TrainConfig, scenes: tuple[Labelle
                 found = network(torch.from_numpy(image[None]))[0].argmax(dim=0).numpy()
             known = truth != IGNORE
             share = f"{(found == truth)[known].mean():.0%} right" if known.any() else "nothing known"
-            name = ", ".join(dict.fromkeys((labelled.place, Path(labelled.labels_path).stem)))
+            name = ", ".join(dict.fromkeys((labelled.place, Path(labelled.path).stem)))
             rows.append((f"{name}, row {box.row}, column {box.col}: {share}", image, truth, found))
     return _sheet(rows, config.bundle) if rows else None
 

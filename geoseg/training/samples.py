@@ -30,6 +30,7 @@ from geoseg.scene import (
     resolve_scaling,
 )
 from geoseg.training.evaluate import open_truth, require_one_grid
+from geoseg.training.ground import refuse_shared_ground
 
 if TYPE_CHECKING:
     from geoseg.training.config import SourceConfig, TrainConfig
@@ -52,6 +53,8 @@ class LabelledScene:
 
     source: str
     place: str
+    path: str
+    """Of the scene, or of the earlier one."""
     scene: Scene
     """Both dates as one, for a network that takes two."""
     labels: Scene | None
@@ -91,7 +94,7 @@ def gather(config: TrainConfig) -> tuple[tuple[LabelledScene, ...], tuple[Labell
     """The scenes to train on and those held out.
 
     Raises UsageError where a source has no labelled scene or a held-out place is not there, FrameMismatchError where
-    scene and labels lie on different grids.
+    scene and labels lie on different grids, UsageError where a place held out shows the ground of another.
     """
     training: list[LabelledScene] = []
     held_out: list[LabelledScene] = []
@@ -105,6 +108,7 @@ def gather(config: TrainConfig) -> tuple[tuple[LabelledScene, ...], tuple[Labell
         held_out += [scene for scene in scenes if scene.place in source.hold_out]
     if not training or not held_out:
         raise UsageError("training needs places to train on and places held out; see hold_out of each source in data")
+    refuse_shared_ground(training, held_out)
     return tuple(training), tuple(held_out)
 
 
@@ -141,6 +145,7 @@ def _labelled(path: Path, source: SourceConfig, config: TrainConfig) -> Labelled
     return LabelledScene(
         source=source.name,
         place=match["place"],
+        path=str(path),
         scene=scene,
         labels=labels,
         labels_path=str(label_path),
