@@ -66,14 +66,17 @@ class Settings:
     """Tolerance of the simplification in pixels; 0 keeps the stairs."""
     square: bool = True
     """Whether buildings get straight walls at right angles."""
+    split: float = 0.0
+    """By how much the confidence, 0..1, dips between touching buildings that are taken apart; 0 leaves all together."""
 
     def __post_init__(self) -> None:
         """Refuse values that no run can use."""
         for name, least in _LEAST.items():
             given = getattr(self, name)
             for value in given.values() if isinstance(given, dict) else [given]:
-                if value is not None and not (math.isfinite(value) and value >= least):
-                    raise UsageError(f"{name} is {value}; it takes {least} or more")
+                if value is not None and not (math.isfinite(value) and least <= value <= _MOST.get(name, value)):
+                    wanted = f"{least} to {_MOST[name]}" if name in _MOST else f"{least} or more"
+                    raise UsageError(f"{name} is {value}; it takes {wanted}")
         if self.nodata is not None and math.isinf(self.nodata):
             raise UsageError(f"nodata is {self.nodata}; it takes a finite number or nan (infinite pixels never count)")
         for name in self.format:
@@ -164,8 +167,9 @@ _DEVICE = re.compile(r"auto|cpu|cuda(:[0-9]{1,3})?")
 _OTHER_VARIABLES = {"GEOSEG_MODELS", "GEOSEG_CACHE"}
 _LEAST = {
     "tile": 32, "overlap": 0, "block": 1, "batch": 1, "workers": 0, "threads": 1, "min_area": 0, "min_hole": 0,
-    "simplify": 0,
+    "simplify": 0, "split": 0,
 }  # fmt: skip
+_MOST = {"split": 1}
 
 
 def resolve_settings(

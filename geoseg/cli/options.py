@@ -57,6 +57,12 @@ _OUTPUT = [
     click.option(
         "--square/--no-square", default=None, help="Straight walls at right angles for buildings.  [default: square]"
     ),
+    _option(
+        "--split",
+        type=float,
+        metavar="DIP",
+        help="Take touching buildings apart where the confidence dips by this, 0 to 1; 0.2 is a good start.",
+    ),
     click.option("--no-vectors", "vectors", flag_value=False, type=bool, default=None, help="Rasters alone."),
     click.option("--probabilities", is_flag=True, default=None, help="Also write the probability of each class."),
 ]
@@ -92,7 +98,7 @@ _CHANGE = [
 ]
 segment_options = _apply([*_CONFIG, *_MODEL, *_MACHINE, *_SCENE, *_OUTPUT])
 change_options = _apply([*_CONFIG, *_CHANGE, *_MODEL, *_MACHINE, *_SCENE, *_OUTPUT])
-tidy_options = _apply([*_OUTPUT[1:5], _MACHINE[0]])
+tidy_options = _apply([*_OUTPUT[1:6], _MACHINE[0]])
 speech_options = _apply(_SPEECH)
 out_option = click.option("--out", metavar="DIR", type=click.Path(), required=True, help="Folder for the outputs.")
 resume_option = click.option(

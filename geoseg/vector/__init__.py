@@ -5,6 +5,7 @@ gap and no overlap can open.
 
     arcs, near, trace, chain
                             lines between components; found in pixels; linked where a node is none any more
+    split                   objects that touch are taken apart
     absorb                  small components go to the class beside them
     simplify                outlines without stairs
     footprints, outlines, square

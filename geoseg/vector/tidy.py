@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from geoseg.errors import UsageError
 from geoseg.legend import NODATA
 from geoseg.vector.absorb import Limits
 from geoseg.vector.arcs import twice_area
@@ -15,6 +16,7 @@ from geoseg.vector.measure import pixel_area_m2
 from geoseg.vector.network import RoadRule
 from geoseg.vector.rings import polygons_of_arcs
 from geoseg.vector.simplify import cut_corners, simplify
+from geoseg.vector.split import PARTS, split_objects
 from geoseg.vector.square import SquareRule, square
 
 if TYPE_CHECKING:
@@ -47,6 +49,8 @@ class TidyRule:
     """How objects are made regular; None leaves them as pixels drew them."""
     centrelines: RoadRule | None = field(default_factory=RoadRule)
     """What makes a network of the middle lines of roads; None draws none."""
+    split: float = 0.0
+    """By how much the confidence, 0..1, dips between objects that touch and yet are two; 0 leaves all together."""
 
     def least_area_m2(self, name: str) -> float:
         """The smallest polygon of the class of this name."""
@@ -74,12 +78,17 @@ class Drawing:
     """(height, width) of a pixel on the ground; in any unit where nothing is known of it."""
     cut: int | None = None
     """The code at which components of all but objects are cut, as by nodata."""
+    split: float = 0.0
+    """As in the rule."""
+    parts: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
+    """By the code of a class of objects, codes without a class that tell the parts of one from each other."""
 
     @classmethod
     def of(cls, rule: TidyRule, legend: Legend, frame: Frame, cut: int | None = None) -> Drawing:
         """What a rule asks for where codes mean what the legend says and pixels are those of the frame.
 
-        cut: the code of what lies outside of an area of interest, at which all but objects are cut.
+        cut: the code of what lies outside of an area of interest, at which all but objects are cut. Raises UsageError
+        where objects are to be split, and classes leave no codes for their parts.
         """
         shown, objects, background = (np.zeros(256, bool) for _ in range(3))
         area, hole = np.zeros(256), np.zeros(256)
@@ -92,9 +101,27 @@ class Drawing:
             objects[entry.code] = entry.kind == "object"
             area[entry.code] = rule.least_area_m2(entry.name) / pixel_m2
             hole[entry.code] = _limit(rule.min_hole_m2, entry.name) / pixel_m2
+        parts = _codes_of_parts(legend) if rule.split else {}
+        for code, spare in parts.items():
+            for of_code in (shown, objects, area, hole):
+                of_code[list(spare)] = of_code[code]
         limits = Limits(area, hole, background)
         pixel_m = frame.gsd_m or (1.0, 1.0)
-        return cls(shown, objects, limits, rule.tolerance_px, rule.square, pixel_m, cut)
+        return cls(shown, objects, limits, rule.tolerance_px, rule.square, pixel_m, cut, rule.split, parts)
+
+    def split_objects(self, codes: Array, percent: Array) -> Array:
+        """Codes (h, w) uint8 in which objects that touch are apart where the confidence dips, if that is asked for."""
+        if not self.split:
+            return codes
+        return split_objects(codes, percent, self.parts, self.split, self.limits.area)
+
+    def of_classes(self, codes: Array) -> Array:
+        """(n,) uint8: the codes of classes, where those of parts are given."""
+        stands_for = np.arange(256, dtype=np.uint8)
+        for code, spare in self.parts.items():
+            stands_for[list(spare)] = code
+        named: Array = stands_for[codes]
+        return named
 
     @property
     def reach_px(self) -> float:
@@ -128,6 +155,17 @@ class Drawing:
         if self.square is None or not objects.any():
             return arcs
         return square(arcs, raw, objects, fixed | at_nothing(raw, codes), self.square, self.pixel_m)
+
+
+def _codes_of_parts(legend: Legend) -> dict[int, tuple[int, ...]]:
+    free = [code for code in range(NODATA - 1, -1, -1) if code not in legend.codes]
+    objects = [entry.code for entry in legend.classes if entry.kind == "object"]
+    if len(free) < PARTS * len(objects):
+        raise UsageError(
+            f"split needs {PARTS} codes without a class for each class of objects; the legend has "
+            f"{len(legend.classes)} classes, {len(objects)} of them of objects"
+        )
+    return {code: tuple(free[PARTS * number : PARTS * (number + 1)]) for number, code in enumerate(objects)}
 
 
 def _for_size(arcs: Arcs) -> Array:

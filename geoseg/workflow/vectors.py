@@ -25,6 +25,7 @@ from geoseg.scene.info import read_file_mask, read_window
 from geoseg.vector import Drawing, TidyRule, blocks_of, join_blocks, measure, outline_block
 from geoseg.vector.centreline import HALO, Pieces, thin
 from geoseg.vector.network import RoadRule, centreline_layer, connect
+from geoseg.vector.split import HALO as SPLIT_HALO
 from geoseg.vector.square import SquareRule
 from geoseg.workflow.spill import (
     arrays_of,
@@ -102,8 +103,10 @@ class VectorJob:
         codes, confidence, *further = self._read(info, around)
         drawing = self._drawing
         for entry in self._lines:
-            pieces = thin(codes == entry.code, around, box, drawing.limits.hole[entry.code])
+            seen = self._grown(box, HALO) & frame.box
+            pieces = thin(codes[seen.slices(around)] == entry.code, seen, box, drawing.limits.hole[entry.code])
             spill_arrays(self.folder, _lines_of(entry, box), arrays_of(pieces))
+        codes = drawing.split_objects(codes, confidence)
         inside = box.slices(around)
         rasters = [raster[inside] for raster in (codes, confidence, *further)]
         finished, left = outline_block(rasters, box, frame.shape, drawing)
@@ -158,7 +161,10 @@ class VectorJob:
         return [entry for entry in self.legend.foreground if entry.kind == "line" and self.rule.centrelines]
 
     def _halo(self, box: Box) -> Box:
-        halo = HALO if self._lines else 0
+        return self._grown(box, SPLIT_HALO if self._drawing.parts else HALO if self._lines else 0)
+
+    @staticmethod
+    def _grown(box: Box, halo: int) -> Box:
         return Box(box.row - halo, box.col - halo, box.height + 2 * halo, box.width + 2 * halo)
 
     def _centrelines(self, entry: ClassEntry) -> Layer:
@@ -175,6 +181,7 @@ class VectorJob:
         return {name: summary(spilled_column(self.folder, self._parts, name, "area_m2")) for name in names}
 
     def _spill(self, part: str, components: Components) -> None:
+        components = replace(components, codes=self._drawing.of_classes(components.codes))
         measured = measure(components, self._frame, self.legend, ("inside",) if self.area is not None else ())
         if self.area is not None:
             measured = {entry.name: _within(measured[entry.name], entry) for entry in self.legend.foreground}
@@ -260,6 +267,8 @@ def vectorize(  # noqa: PLR0913  # keywords, each an option of the command
     confidence = confidence or (beside if beside.is_file() and beside != classes else None)
     if confidence is not None:
         _check_confidence(inspect_scene(confidence), info)
+    elif rule.split:
+        raise UsageError(f"--split {rule.split:g}: no confidence lies beside {classes}; name one by --confidence")
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", suffix=".partial", dir=out.parent) as folder:
         job = replace(job, confidence=confidence, folder=Path(folder))
@@ -279,7 +288,7 @@ def _outline_all(job: VectorJob, workers: int) -> None:
 def tidy_rule(settings: Settings) -> TidyRule:
     """The rule that settings ask for."""
     square = SquareRule() if settings.square else None
-    return TidyRule(settings.min_area, settings.min_hole, settings.simplify, square)
+    return TidyRule(settings.min_area, settings.min_hole, settings.simplify, square, split=settings.split)
 
 
 def summary(areas_m2: Array) -> dict[str, float | int | None]:
