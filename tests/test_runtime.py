@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
+import sys
 import threading
 import time
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 import rasterio
 from hypothesis import given
@@ -189,3 +192,19 @@ def test_an_interrupt_that_python_drops_is_raised_all_the_same() -> None:
         Deleted()
         with pytest.raises(KeyboardInterrupt):
             runner.next_done()
+
+
+def pages_taken(count: int) -> int:
+    """How many pages the system has to fill for so many arrays of 8 MB, one after the other."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(count):
+        np.ones(8 << 20, np.uint8)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the allocator of glibc is asked")
+def test_workers_use_the_memory_again_that_they_have_freed() -> None:
+    """Dask has them give each array back, and fill all of its pages anew."""
+    with open_runner(workers=1) as runner:
+        (taken,) = [found for _, found in run_tasks([[Task("arrays", pages_taken, (100,))]], runner)]
+    assert taken < 5 * 2048

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from geoseg.errors import EnvironmentFault, GeosegError
 from geoseg.model.lanes import Lanes
 from geoseg.runtime.connecting import connect
+from geoseg.runtime.memory import keep_freed_memory
 from geoseg.runtime.news import TOPIC, listening
 
 if TYPE_CHECKING:
@@ -231,6 +232,7 @@ class DaskRunner:
 
 def _plainly(call: Callable[..., Any], *arguments: Any) -> Any:
     """Call; an error of ours leaves without what it was raised from, which, if it is of GDAL, cannot be unpickled."""
+    keep_freed_memory()
     try:
         return call(*arguments)
     except GeosegError as error:
