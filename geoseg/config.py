@@ -64,6 +64,8 @@ class Settings:
     """Holes smaller than this many m2 are closed; a number, or one by class."""
     simplify: float = 1.25
     """Tolerance of the simplification in pixels; 0 keeps the stairs."""
+    simplify_m: float | None = None
+    """The same in metres on the ground; wins over pixels."""
     square: bool = True
     """Whether buildings get straight walls at right angles."""
     split: float = 0.0
@@ -167,7 +169,7 @@ _DEVICE = re.compile(r"auto|cpu|cuda(:[0-9]{1,3})?")
 _OTHER_VARIABLES = {"GEOSEG_MODELS", "GEOSEG_CACHE"}
 _LEAST = {
     "tile": 32, "overlap": 0, "block": 1, "batch": 1, "workers": 0, "threads": 1, "min_area": 0, "min_hole": 0,
-    "simplify": 0, "split": 0,
+    "simplify": 0, "simplify_m": 0, "split": 0,
 }  # fmt: skip
 _MOST = {"split": 1}
 

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from pointwise import UTM, frame_of
-from pyproj import Geod
+from pyproj import CRS, Geod
 from rasterio.features import shapes
 from scipy import ndimage
 
@@ -548,3 +548,20 @@ def test_centre_lines_are_of_the_roads_that_have_polygons(tmp_path: Path) -> Non
         rule = TidyRule(least * pixel_m2, least * pixel_m2)
         [out] = vectorize(path, tmp_path / f"{least}.gpkg", rule=rule)
         assert len(gpd.read_file(out, layer="road_centerline")) == lines
+
+
+@pytest.mark.parametrize("latitude", [0.5, 60])
+def test_a_tolerance_in_metres_is_one_of_the_ground(latitude: float) -> None:
+    """Of half a pixel's area on the ground, whatever its shape: a degree of longitude is half as long at 60 north."""
+    width_m = 111_320 * np.cos(np.radians(latitude)) * 1e-5
+    height_m = 110_574 * 1e-5
+    geographic = Frame((80, 80), Affine(1e-5, 0, 4.0, 0, -1e-5, latitude), CRS.from_epsg(4326).to_wkt())
+    projected = Frame((80, 80), Affine(width_m, 0, 5e5, 0, -height_m, 1e6), CRS.from_epsg(32631).to_wkt())
+    side = np.sqrt(width_m * height_m)
+    drawings = [Drawing.of(TidyRule(tolerance_m=1.25 * side), LAND_COVER, frame) for frame in (geographic, projected)]
+    assert drawings[0].tolerance_px == pytest.approx(1.25, rel=0.01)
+    assert drawings[1].tolerance_px == pytest.approx(1.25, rel=0.01)
+    assert Drawing.of(TidyRule(tolerance_m=0.0), LAND_COVER, geographic).tolerance_px == 0
+    with pytest.raises(UsageError, match="without a CRS the size of pixels is not known"):
+        Drawing.of(TidyRule(tolerance_m=1.0), LAND_COVER, replace(geographic, crs=None))
+    assert tidy_rule(Settings(simplify_m=0.5)).tolerance_m == 0.5

@@ -54,6 +54,7 @@ _OUTPUT = [
     _option("--min-area", metavar="M2|CLASS=M2,...", help="Smaller polygons go to the class beside them."),
     _option("--min-hole", metavar="M2|CLASS=M2,...", help="Smaller holes are closed; by the class around them."),
     _option("--simplify", type=float, help="Tolerance of outlines in pixels; 0 keeps the stairs."),
+    _option("--simplify-m", type=float, metavar="M", default="none", help="The same in metres on the ground."),
     click.option(
         "--square/--no-square", default=None, help="Straight walls at right angles for buildings.  [default: square]"
     ),
@@ -98,7 +99,7 @@ _CHANGE = [
 ]
 segment_options = _apply([*_CONFIG, *_MODEL, *_MACHINE, *_SCENE, *_OUTPUT])
 change_options = _apply([*_CONFIG, *_CHANGE, *_MODEL, *_MACHINE, *_SCENE, *_OUTPUT])
-tidy_options = _apply([*_OUTPUT[1:6], _MACHINE[0]])
+tidy_options = _apply([*_OUTPUT[1:7], _MACHINE[0]])
 speech_options = _apply(_SPEECH)
 out_option = click.option("--out", metavar="DIR", type=click.Path(), required=True, help="Folder for the outputs.")
 resume_option = click.option(

@@ -51,6 +51,8 @@ class TidyRule:
     """What makes a network of the middle lines of roads; None draws none."""
     split: float = 0.0
     """By how much the confidence, 0..1, dips between objects that touch and yet are two; 0 leaves all together."""
+    tolerance_m: float | None = None
+    """The tolerance in metres on the ground, in place of pixels."""
 
     def least_area_m2(self, name: str) -> float:
         """The smallest polygon of the class of this name."""
@@ -88,7 +90,8 @@ class Drawing:
         """What a rule asks for where codes mean what the legend says and pixels are those of the frame.
 
         cut: the code of what lies outside of an area of interest, at which all but objects are cut. Raises UsageError
-        where objects are to be split, and classes leave no codes for their parts.
+        where objects are to be split, and classes leave no codes for their parts; and where a tolerance is in metres,
+        and how large pixels are on the ground is not known.
         """
         shown, objects, background = (np.zeros(256, bool) for _ in range(3))
         area, hole = np.zeros(256), np.zeros(256)
@@ -107,7 +110,7 @@ class Drawing:
                 of_code[list(spare)] = of_code[code]
         limits = Limits(area, hole, background)
         pixel_m = frame.gsd_m or (1.0, 1.0)
-        return cls(shown, objects, limits, rule.tolerance_px, rule.square, pixel_m, cut, rule.split, parts)
+        return cls(shown, objects, limits, _tolerance_px(rule, frame), rule.square, pixel_m, cut, rule.split, parts)
 
     def split_objects(self, codes: Array, percent: Array) -> Array:
         """Codes (h, w) uint8 in which objects that touch are apart where the confidence dips, if that is asked for."""
@@ -155,6 +158,16 @@ class Drawing:
         if self.square is None or not objects.any():
             return arcs
         return square(arcs, raw, objects, fixed | at_nothing(raw, codes), self.square, self.pixel_m)
+
+
+def _tolerance_px(rule: TidyRule, frame: Frame) -> float:
+    """The tolerance in pixels: its square is an area, so that pixels may be longer than they are wide."""
+    if rule.tolerance_m is None:
+        return rule.tolerance_px
+    pixel_m2 = pixel_area_m2(frame)
+    if pixel_m2 is None:
+        raise UsageError("simplify_m is in metres, but without a CRS the size of pixels is not known; give simplify")
+    return float(rule.tolerance_m / np.sqrt(pixel_m2))
 
 
 def _codes_of_parts(legend: Legend) -> dict[int, tuple[int, ...]]:

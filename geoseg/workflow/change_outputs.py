@@ -164,7 +164,8 @@ def raster_specs(frame: Frame, transitions: Transitions) -> dict[str, RasterSpec
 def vector_job(compared: Comparison, job: ChangeJob, transitions: Transitions, stage: Path) -> ChangeVectors:
     """What makes polygons of the rasters in `stage`: none smaller than the smallest patch."""
     least = job.sieve.least_px * (pixel_area_m2(job.frame) or 1.0)
-    rule = TidyRule(0, least / 2, compared.settings.simplify, None, None)
+    settings = compared.settings
+    rule = TidyRule(0, least / 2, settings.simplify, None, None, tolerance_m=settings.simplify_m)
     dates = tuple(date.taken for date in compared.dates)
     return ChangeVectors(
         classes=stage / "change.tif", confidence=stage / "confidence.tif", legend=transitions.legend, rule=rule,

@@ -288,7 +288,8 @@ def _outline_all(job: VectorJob, workers: int) -> None:
 def tidy_rule(settings: Settings) -> TidyRule:
     """The rule that settings ask for."""
     square = SquareRule() if settings.square else None
-    return TidyRule(settings.min_area, settings.min_hole, settings.simplify, square, split=settings.split)
+    sizes = settings.min_area, settings.min_hole, settings.simplify
+    return TidyRule(*sizes, square, split=settings.split, tolerance_m=settings.simplify_m)
 
 
 def summary(areas_m2: Array) -> dict[str, float | int | None]:
