@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import queue
-import sys
 import threading
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -28,8 +26,6 @@ os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 Array = np.ndarray[Any, Any]
 
-_M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD = -3, -1
-"""As malloc.h has them."""
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _STREAMS = 2
 """Batches under way on a GPU: while one is computed, another travels."""
@@ -107,7 +103,6 @@ class CpuEngine:
         self.lanes = threads
         self.name = network.name
         self._network = network
-        _keep_freed_memory()
 
     def __call__(self, tile: Array, place: int = 0) -> Array:  # noqa: ARG002  # each goes alone
         """As `Engine.__call__`."""
@@ -252,14 +247,3 @@ def _place() -> int:
     """Where this worker stands among those of a local cluster, so that each takes a GPU of its own."""
     name = str(getattr(dask_worker(), "name", 0))
     return int(name) if name.isdigit() else 0
-
-
-def _keep_freed_memory() -> None:
-    """Have glibc keep what a layer frees for the next one, as it learns to by itself where nobody interferes.
-
-    Dask's nannies do: they tell workers to hand back each page at once, and the network takes twice as long.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if mallopt is not None:
-        mallopt(_M_MMAP_THRESHOLD, 32 << 20)
-        mallopt(_M_TRIM_THRESHOLD, 64 << 20)
