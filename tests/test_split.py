@@ -80,6 +80,43 @@ def test_a_grid_of_houses_has_no_two_alike_side_by_side():
     assert len(np.unique(split)) - 1 <= 5
 
 
+@pytest.mark.parametrize("patch", [0, 2, 4, 6])
+def test_a_patch_between_parts_joins_none_of_them(tmp_path, patch):
+    """Four houses around a courtyard that is too small to be shown and so goes to one of them."""
+    codes, percent = np.zeros((80, 80), np.uint8), np.full((80, 80), 95, np.uint8)
+    codes[10:70, 10:70] = BUILDING
+    percent[38:42, 10:70] = percent[10:70, 38:42] = 40
+    codes[40 - patch // 2 : 40 + patch // 2, 40 - patch // 2 : 40 + patch // 2] = 0
+    found = buildings(write_run(tmp_path, codes, percent), TidyRule(15, 15, 0, None, None, split=0.2))
+    assert len(found) == 4
+    assert found.area.sum() == pytest.approx(3600 * 0.36)
+
+
+@pytest.mark.parametrize("least", [0.0, 15.0])
+def test_small_patches_go_where_they_go_without_parts(tmp_path, least):
+    """A patch shares four edges with a building, two with each of its parts, and three with a road."""
+    codes, percent = np.zeros((70, 90), np.uint8), np.full((70, 90), 95, np.uint8)
+    codes[10:40, 10:70], percent[8:42, 38:42] = BUILDING, 40
+    codes[40, 38:42] = 4
+    codes[41:60, 38:41] = codes[44:60, 10:70] = 2
+    classes = write_run(tmp_path, codes, percent)
+    areas = [buildings(classes, TidyRule(15, least, 0, None, None, split=dip)).area for dip in (0.0, 0.2)]
+    assert [len(area) for area in areas] == [1, 2]
+    assert areas[0].sum() == areas[1].sum() == pytest.approx(1804 * 0.36)
+
+
+def test_a_dip_of_next_to_nothing_is_done_in_few_rounds():
+    """Each round leaves out half of what is too small, so that there are few rounds however many summits there are."""
+    rng = np.random.default_rng(0)
+    codes = np.full((240, 240), BUILDING, np.uint8)
+    codes[[0, -1]] = codes[:, [0, -1]] = 0
+    percent = rng.integers(30, 100, codes.shape).astype(np.uint8)
+    split = parts(codes, percent, dip=0.001, least=42)
+    sizes = np.concatenate([np.bincount(labels.ravel())[1:] for labels in numbered(split)])
+    assert len(sizes) > 100
+    assert sizes.min() >= 42
+
+
 def scene_of(seed, shape=(620, 660)):
     """Buildings of any form and size, some longer than is looked at, of a confidence that goes up and down."""
     rng = np.random.default_rng(seed)

@@ -562,6 +562,6 @@ def test_a_tolerance_in_metres_is_one_of_the_ground(latitude: float) -> None:
     assert drawings[0].tolerance_px == pytest.approx(1.25, rel=0.01)
     assert drawings[1].tolerance_px == pytest.approx(1.25, rel=0.01)
     assert Drawing.of(TidyRule(tolerance_m=0.0), LAND_COVER, geographic).tolerance_px == 0
-    with pytest.raises(UsageError, match="without a CRS the size of pixels is not known"):
+    with pytest.raises(UsageError, match="how large pixels are on the ground is not known"):
         Drawing.of(TidyRule(tolerance_m=1.0), LAND_COVER, replace(geographic, crs=None))
     assert tidy_rule(Settings(simplify_m=0.5)).tolerance_m == 0.5

@@ -42,6 +42,8 @@ class Limits:
     """The fewest pixels of background beside components of a code, float64."""
     background: Array
     """Which codes are background, bool; nodata is not."""
+    stands_for: Array | None = None
+    """(256,) uint8: the codes of the classes that codes stand for, where some tell parts of one class apart."""
 
 
 def too_small(codes: Array, pixels: Array, borders: Borders, limits: Limits, open_: Array | None = None) -> Array:
@@ -55,7 +57,8 @@ def too_small(codes: Array, pixels: Array, borders: Borders, limits: Limits, ope
     if hole.any():
         pairs = np.concatenate([borders.pairs, borders.pairs[:, ::-1]])
         around = hole[pairs[:, 0]] & ~limits.background[codes[pairs[:, 1]]] & (codes[pairs[:, 1]] != NODATA)
-        component, code = _longest(pairs[around, 0], codes[pairs[around, 1]], np.tile(borders.lengths, 2)[around])
+        lengths = np.tile(borders.lengths, 2)[around]
+        component, code = _longest(pairs[around, 0], codes[pairs[around, 1]], lengths, limits.stands_for)
         least[component] = limits.hole[code]
         if open_ is not None:
             least[hole & open_] = limits.hole.max()
@@ -63,12 +66,13 @@ def too_small(codes: Array, pixels: Array, borders: Borders, limits: Limits, ope
     return small
 
 
-def absorb(codes: Array, small: Array, borders: Borders) -> Array:
+def absorb(codes: Array, small: Array, borders: Borders, stands_for: Array | None = None) -> Array:
     """The class of each component once the small ones have gone to the class with which they share the longest edge.
 
-    codes: (n,) uint8; small: (n,) bool. Only classes that stay count; small components among small ones wait until one
-    beside them has a class, and equal edges go to the lower code. What meets nothing but nodata and the outside keeps
-    its code. All that decides over a group of small components lies in the group and along its border.
+    codes: (n,) uint8; small: (n,) bool; stands_for: as in Limits. Only classes that stay count; small components among
+    small ones wait until one beside them has a class, and equal edges go to the lower code. What meets nothing but
+    nodata and the outside keeps its code. All that decides over a group of small components lies in the group and along
+    its border.
     """
     codes, waiting = codes.copy(), small.copy()
     pairs = np.concatenate([borders.pairs, borders.pairs[:, ::-1]])
@@ -82,15 +86,22 @@ def absorb(codes: Array, small: Array, borders: Borders) -> Array:
         at, ends = gather(np.arange(len(other)), rows, ready)
         component, beside = np.repeat(ready, np.diff(ends)), other[at]
         sure = ~waiting[beside]
-        decided, code = _longest(component[sure], codes[beside[sure]], lengths[at][sure])
+        decided, code = _longest(component[sure], codes[beside[sure]], lengths[at][sure], stands_for)
         codes[decided] = code
         waiting[decided] = False
         ready = np.unique(beside[waiting[beside]])
     return codes
 
 
-def _longest(component: Array, code: Array, lengths: Array) -> tuple[Array, Array]:
-    """Components, each once, and the class with which each shares the longest edge; the lower of two as long."""
+def _longest(component: Array, code: Array, lengths: Array, stands_for: Array | None) -> tuple[Array, Array]:
+    """Components, each once, and the code with which each shares the longest edge; the lower of two as long.
+
+    Where several codes stand for one class, the class is chosen first, and then among its codes.
+    """
+    if stands_for is not None:
+        owner, chosen = _longest(component, stands_for[code], lengths, None)
+        of_chosen = stands_for[code] == chosen[np.searchsorted(owner, component)]
+        component, code, lengths = component[of_chosen], code[of_chosen], lengths[of_chosen]
     keys, group = np.unique(component.astype(np.int64) * 256 + code, return_inverse=True)
     shared = np.bincount(group, lengths, minlength=len(keys))
     owner, beside = np.divmod(keys, 256)

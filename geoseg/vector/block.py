@@ -103,7 +103,7 @@ def outline_block(
     open_[np.concatenate([np.empty(0, np.int64), *seams.values()])] = True
     small = too_small(census.codes, census.pixels, borders, drawing.limits, open_)
     unsure = undecided(small, open_, borders)
-    census = replace(census, codes=absorb(census.codes, small & ~unsure, borders))
+    census = replace(census, codes=absorb(census.codes, small & ~unsure, borders, drawing.limits.stands_for))
     owner = unite(census.codes, borders)
     census = census.merged(owner)
     own = owner == np.arange(len(owner))

@@ -32,7 +32,7 @@ def join_blocks(parts: Sequence[LooseEnds], drawing: Drawing) -> Components:
     unsure = _any(pieces.unsure, across)
     borders = Borders.of(loose)
     small = too_small(census.codes, census.pixels, borders, drawing.limits) & unsure
-    census = replace(census, codes=absorb(census.codes, small, borders))
+    census = replace(census, codes=absorb(census.codes, small, borders, drawing.limits.stands_for))
     within = unite(census.codes, borders)
     owner = within[across]
     census = census.merged(within)

@@ -14,15 +14,17 @@ Array = np.ndarray[Any, Any]
 HALO = 256
 """How far around a block objects are looked at, so that all blocks see the same of each that is taken apart."""
 
-PARTS = 7
-"""So many codes tell the parts of an object from each other, beside the code of the class: only those side by side need
-to differ."""
+PARTS = 11
+"""So many codes tell the parts of an object from each other, beside the code of the class: only those near each other
+need to differ."""
 
 _SIGMA_PX, _RADIUS_PX = 2.0, 6
 """The confidence is smoothed by this; what varies over less is not a gap between buildings."""
 _LARGEST_PX = HALO - _RADIUS_PX - 2
 """Objects that are longer stay whole: a block might not see all of one."""
 _SMALLEST_PX = 16
+_NEAR_PX = 8
+"""Parts that are no further apart have different codes."""
 _FINE = 10
 """Steps to a percent."""
 
@@ -84,18 +86,20 @@ def _parts(surface: Array, inside: Array, dip: float, least_px: float) -> Array:
     from skimage.segmentation import watershed  # noqa: PLC0415
 
     markers = _summits(surface, round(dip * 100 * _FINE))
-    if markers.max() <= 1:
-        return inside.astype(np.int32)
     while True:
+        count = int(markers.max())
+        if count <= 1:
+            return inside.astype(np.int32)
         labels: Array = watershed(-surface, markers, mask=inside)  # type: ignore[no-untyped-call]
-        size = np.bincount(labels.ravel())
-        small = np.flatnonzero(size < least_px)
-        small = small[small > 0]
-        if not small.size or len(size) <= 2:  # the outside, and one part
+        size = np.bincount(labels.ravel(), minlength=count + 1)
+        order = np.argsort(size[1:], kind="stable") + 1
+        small = order[size[order] < least_px]
+        if not small.size:
             return labels
-        markers = np.where(markers == small[size[small].argmin()], 0, markers)
-        _, markers = np.unique(markers, return_inverse=True)
-        markers = markers.reshape(labels.shape).astype(np.int32)
+        # The smaller half at a time: what they leave goes to the others, which may then be large enough.
+        markers[np.isin(markers, small[: max(1, min(len(small), count) // 2)])] = 0
+        kept = np.unique(markers)
+        markers = np.searchsorted(kept, markers).astype(np.int32)
 
 
 def _summits(surface: Array, dip: int) -> Array:
@@ -112,18 +116,20 @@ def _summits(surface: Array, dip: int) -> Array:
 
 
 def _colours(labels: Array) -> Array:
-    """Of each pixel the colour of its part, 0 and up, such that parts side by side differ; the largest may repeat."""
-    pairs = np.concatenate(
-        [
-            np.stack([first[differ], second[differ]], axis=1)
-            for first, second in ((labels[:-1], labels[1:]), (labels[:, :-1], labels[:, 1:]))
-            for differ in ((first != second) & (first > 0) & (second > 0),)
-        ]
-    )
-    beside: dict[int, set[int]] = {part: set() for part in range(labels.max() + 1)}
-    for first, second in np.unique(pairs, axis=0).tolist():
-        beside[first].add(second)
-        beside[second].add(first)
+    """Of each pixel the colour of its part, 0 and up, such that parts near each other differ; the largest may repeat.
+
+    Near, not side by side alone: a patch between two parts that is too small to be shown goes to one of them, and
+    would make one of both if they had the same code.
+    """
+    from scipy.ndimage import find_objects  # noqa: PLC0415
+
+    beside: list[set[int]] = [set() for _ in range(labels.max() + 1)]
+    for part, (rows, cols) in enumerate(find_objects(labels), 1):
+        around = labels[max(0, rows.start - _NEAR_PX) : rows.stop + _NEAR_PX]
+        around = around[:, max(0, cols.start - _NEAR_PX) : cols.stop + _NEAR_PX]
+        for other in set(np.unique(around).tolist()) - {0, part}:
+            beside[part].add(other)
+            beside[other].add(part)
     colour = np.zeros(labels.max() + 1, np.int64)
     for part in range(2, len(colour)):
         taken = {colour[other] for other in beside[part] if 0 < other < part}

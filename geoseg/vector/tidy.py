@@ -108,7 +108,10 @@ class Drawing:
         for code, spare in parts.items():
             for of_code in (shown, objects, area, hole):
                 of_code[list(spare)] = of_code[code]
-        limits = Limits(area, hole, background)
+        stands_for = np.arange(256, dtype=np.uint8)
+        for code, spare in parts.items():
+            stands_for[list(spare)] = code
+        limits = Limits(area, hole, background, stands_for if parts else None)
         pixel_m = frame.gsd_m or (1.0, 1.0)
         return cls(shown, objects, limits, _tolerance_px(rule, frame), rule.square, pixel_m, cut, rule.split, parts)
 
@@ -120,10 +123,9 @@ class Drawing:
 
     def of_classes(self, codes: Array) -> Array:
         """(n,) uint8: the codes of classes, where those of parts are given."""
-        stands_for = np.arange(256, dtype=np.uint8)
-        for code, spare in self.parts.items():
-            stands_for[list(spare)] = code
-        named: Array = stands_for[codes]
+        if self.limits.stands_for is None:
+            return codes
+        named: Array = self.limits.stands_for[codes]
         return named
 
     @property
@@ -166,7 +168,10 @@ def _tolerance_px(rule: TidyRule, frame: Frame) -> float:
         return rule.tolerance_px
     pixel_m2 = pixel_area_m2(frame)
     if pixel_m2 is None:
-        raise UsageError("simplify_m is in metres, but without a CRS the size of pixels is not known; give simplify")
+        raise UsageError(
+            "simplify_m is in metres, but how large pixels are on the ground is not known, since no CRS tells; "
+            "give simplify, in pixels"
+        )
     return float(rule.tolerance_m / np.sqrt(pixel_m2))
 
 
