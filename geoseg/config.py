@@ -65,7 +65,8 @@ class Settings:
     simplify: float = 1.25
     """Tolerance of the simplification in pixels; 0 keeps the stairs."""
     simplify_m: float | None = None
-    """The same in metres on the ground; wins over pixels."""
+    """The same in metres on the ground; wins over pixels, unless these are said later: in a file after the environment,
+    or on the command line after both."""
     square: bool = True
     """Whether buildings get straight walls at right angles."""
     split: float = 0.0
@@ -186,6 +187,7 @@ def resolve_settings(
     """
     own = {field.name: _READERS[field.name] for field in fields(kind)}
     merged: dict[str, Any] = {}
+    read: dict[str, Any] = {}
     for variable, text in (environment or {}).items():
         if not variable.startswith("GEOSEG_") or variable in _OTHER_VARIABLES or not text:
             continue
@@ -198,8 +200,11 @@ def resolve_settings(
         for name, value in read_yaml(file).items():
             if name not in own:
                 raise UsageError(f"{file}: there is no setting {name!r}{nearest(name, own)}")
-            merged[name] = read_setting(name, value, f"{file}: {name}")
-    merged |= {name: value for name, value in given.items() if value is not None}
+            read[name] = read_setting(name, value, f"{file}: {name}")
+    for level in (read, {name: value for name, value in given.items() if value is not None}):
+        if "simplify" in level:  # pixels that are said win over metres that were said before
+            merged.pop("simplify_m", None)
+        merged |= level
     return kind(**merged)
 
 

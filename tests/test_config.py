@@ -122,3 +122,20 @@ def test_the_settings_file_of_change_loads(repository: Path) -> None:
 @pytest.mark.parametrize("name", ["segment.yaml", "naip.yaml", "worldview2.yaml"])
 def test_the_settings_files_load(repository: Path, name: str) -> None:
     assert resolve_settings({}, repository / "configs" / name) != Settings()
+
+
+@pytest.mark.parametrize(
+    ("environment", "file", "given", "found"),
+    [
+        ({"GEOSEG_SIMPLIFY_M": "1"}, "", {}, (1.25, 1.0)),
+        ({"GEOSEG_SIMPLIFY_M": "1"}, "", {"simplify": 0.0}, (0.0, None)),
+        ({"GEOSEG_SIMPLIFY_M": "1"}, "simplify: 2", {}, (2.0, None)),
+        ({"GEOSEG_SIMPLIFY_M": "1"}, "simplify: 2", {"simplify_m": 3.0}, (2.0, 3.0)),
+        ({}, "simplify_m: 1", {"simplify": 2.0}, (2.0, None)),
+        ({}, "simplify: 2\nsimplify_m: 1", {}, (2.0, 1.0)),
+    ],
+)  # fmt: skip
+def test_a_tolerance_in_pixels_wins_over_one_in_metres_that_was_said_before(tmp_path, environment, file, given, found):
+    (tmp_path / "a.yaml").write_text(file)
+    settings = resolve_settings(given, tmp_path / "a.yaml" if file else None, environment)
+    assert (settings.simplify, settings.simplify_m) == found

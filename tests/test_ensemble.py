@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -12,7 +14,7 @@ from scenes import save_small_bundle, smooth_pixels, write_scene
 
 from geoseg.cli.main import geoseg
 from geoseg.config import Settings
-from geoseg.errors import BundleError, UsageError
+from geoseg.errors import BundleError, EnvironmentFault, UsageError
 from geoseg.legend import ClassEntry, Legend
 from geoseg.model import LEVELS, EngineChoice, ModelBand, load_bundle, open_engine
 from geoseg.model.ensemble import average_models
@@ -80,7 +82,8 @@ def test_a_scene_is_segmented_by_it_and_the_command_makes_it(models, tmp_path):
     assert again.exit_code == 2
     scene = write_scene(tmp_path / "scene.tif", smooth_pixels((130, 150)))
     result = segment_scene(scene, tmp_path / "run", Settings(model=str(out), vectors=False))
-    assert json.loads((result.folder / "run.json").read_text())["model"]["architecture"] == "Ensemble"
+    record = json.loads((result.folder / "run.json").read_text())["model"]
+    assert (record["architecture"], len(record["members"])) == ("Ensemble", 2)
 
 
 def test_models_that_do_not_see_and_say_the_same_are_refused(models, tmp_path):
@@ -91,7 +94,7 @@ def test_models_that_do_not_see_and_say_the_same_are_refused(models, tmp_path):
     refused = {
         "fewer has other bands": fewer,
         "bands": replace(one, bands=bands),
-        "other, field, not background": replace(one, legend=legend),
+        r"0 other \(background, #000000\), 1 field .*, not 0 background": replace(one, legend=legend),
         "no GSD": replace(one, gsd_m=(2.0, 3.0)),
         "ONNX": replace(one, architecture="ONNX", decoder={"output": "logits"}),
         "two dates": replace(one, architecture="SiameseUnet"),
@@ -102,6 +105,29 @@ def test_models_that_do_not_see_and_say_the_same_are_refused(models, tmp_path):
     with pytest.raises(UsageError, match="two or more"):
         average_models([one], "mean", tmp_path / "mean")
     assert not (tmp_path / "mean").exists()
+
+
+def test_what_cannot_be_read_or_written_is_told(models, tmp_path):
+    one, two = (str(model.path) for model in models[:2])
+    (tmp_path / "file").write_text("here already")
+    damaged = tmp_path / "damaged"
+    shutil.copytree(one, damaged)
+    described = json.loads((damaged / "model.json").read_text())
+    described["weights"]["sha256"] = hashlib.sha256(b"no tensors").hexdigest()
+    (damaged / "weights.safetensors").write_bytes(b"no tensors")
+    (damaged / "model.json").write_text(json.dumps(described))
+    for out in ("file", "file/within"):
+        with pytest.raises(EnvironmentFault, match="no model can be written there"):
+            average_models(models[:2], "mean", tmp_path / out)
+    with pytest.raises(BundleError, match="is not a safetensors file"):
+        average_models([models[0], load_bundle(damaged)], "mean", tmp_path / "mean")
+    shown = CliRunner().invoke(geoseg, ["models", "average", one, two, "--out", str(tmp_path / "a" / ".." / "b")])
+    assert load_bundle(tmp_path / "b").name == "b", shown.output
+
+
+def test_its_members_are_shown(mean):
+    shown = CliRunner().invoke(geoseg, ["models", "show", str(mean.path)]).output
+    assert "the mean of Unet on resnet18, Unet on resnet18, Unet on resnet34, tiles of 64 px" in shown
 
 
 @pytest.mark.parametrize(

@@ -53,13 +53,14 @@ def write_raster(path, pixels, *, epsg=32611, west=400_000.0):
             dataset.descriptions = ("red", "green", "blue", "nir")
 
 
-def write_place(folder, name, seed, *, size=96, bands=4, epsg=32611):
+def write_place(folder, name, seed, *, size=96, bands=4, epsg=32611, without=None):
     """A scene of random rectangles with its labels, a few of them unknown or of a code of its own."""
     rng = np.random.default_rng(seed)
     codes = np.zeros((size, size), np.uint8)
     for number in range(24):
         row, col = rng.integers(0, size - 12, 2)
         codes[row : row + rng.integers(6, 24), col : col + rng.integers(6, 24)] = number % 5
+    codes[codes == without] = 0
     codes[:4, :4], codes[-4:, -4:] = 5, 255
     seen = np.where(codes < 5, codes, 0)
     pixels = COLOURS[seen].transpose(2, 0, 1)[:bands] + rng.integers(-15, 16, (bands, size, size))
@@ -199,6 +200,18 @@ def test_a_bias_that_is_looked_for_undoes_one_that_was_in_the_way(config, tmp_pa
     assert headline(bundles[0].scores["validation"]) >= headline(plain.scores["validation"])
 
 
+def test_a_class_that_is_not_there_keeps_its_bias(config, folder, tmp_path):
+    """Never to name a class of which the truth has nothing would always pay."""
+    for name in ("north_1", "north_2"):
+        for kind in ("", "_label"):
+            shutil.copy(folder / f"{name}{kind}.tif", tmp_path)
+    write_place(tmp_path, "south_1", 7, without=4)
+    config = replace(config, folder=tmp_path, fit=replace(config.fit, steps=30, validate_every=30))
+    network = load_network(train(config, tmp_path / "run"))
+    _, held_out = gather(config)
+    assert best_bias(network, config, held_out)[4] == 0
+
+
 def test_examples_show_truth_prediction_and_errors_of_places_held_out(config, tmp_path):
     train(config, tmp_path)
     with Image.open(tmp_path / "examples.png") as sheet:
@@ -219,16 +232,20 @@ def test_examples_show_truth_prediction_and_errors_of_places_held_out(config, tm
     assert len(np.unique(shown[0].reshape(-1, 3), axis=0)) > 500
 
 
-def test_tensorboard_shows_each_step_once_though_a_training_was_interrupted(config, tmp_path):
-    config = replace(config, fit=replace(config.fit, tensorboard=True))
+@pytest.mark.parametrize("checkpoint_every", [1, 50])
+def test_tensorboard_shows_each_step_once_though_a_training_was_interrupted(config, tmp_path, checkpoint_every):
+    """With a checkpoint at which it goes on, and without any, so that it starts anew."""
+    config = replace(config, fit=replace(config.fit, tensorboard=True, checkpoint_every=checkpoint_every))
 
     def interrupt(line):
         if "step 2: mean IoU" in line:
             raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
-        train(config, tmp_path, progress=interrupt)
+    for _ in range(2 if checkpoint_every > 1 else 1):
+        with pytest.raises(KeyboardInterrupt):
+            train(config, tmp_path, progress=interrupt)
     train(config, tmp_path)
+    train(config, tmp_path, resume=False)
     events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     history = json.loads((tmp_path / "history.json").read_text())
     losses = events.Scalars("loss")
@@ -439,6 +456,19 @@ def test_ground_to_train_on_is_not_held_out_too(tmp_path, metres, epsg, shared):
             gather(config)
     else:
         assert len(gather(config)[0]) == 1
+
+
+def test_ground_on_the_other_side_of_the_earth_is_not_shared(tmp_path):
+    """Fiji lies on both sides of the antimeridian, at the latitude of Angola."""
+    places = ("north_1", 32760, 816_000, 8_117_000, 100), ("south_1", 4326, 10, -17, 1e-3)
+    for name, epsg, west, north, pixel in places:
+        for kind, count in (("", 4), ("_label", 1)):
+            write_raster(tmp_path / f"{name}{kind}.tif", np.ones((count, 96, 96)), epsg=epsg)
+            with rasterio.open(tmp_path / f"{name}{kind}.tif", "r+") as dataset:
+                dataset.transform = Affine(pixel, 0, west, 0, -pixel, north)
+    data = mapping()
+    data["gsd_m"] = [50, 200]
+    assert len(gather(TrainConfig.from_mapping(data, tmp_path))[1]) == 1
 
 
 def test_codes_are_mapped_ignored_or_refused(folder, tmp_path):

@@ -20,9 +20,11 @@ import pytest
 import rasterio
 import shapely
 from affine import Affine
+from click.testing import CliRunner
 from rio_cogeo.cogeo import cog_validate
 from scenes import Notes, smooth_pixels, write_scene
 
+from geoseg.cli.main import geoseg as geoseg_command
 from geoseg.config import Settings
 from geoseg.errors import EnvironmentFault, InputError, UsageError
 from geoseg.frame import Frame
@@ -450,3 +452,17 @@ def test_a_full_disk_is_said_and_leaves_no_result(model: str, tmp_path: Path) ->
         assert not list((disk / "out").glob("[!.]*"))
     finally:
         subprocess.run(["/usr/bin/env", "umount", disk], check=True)
+
+
+@pytest.mark.parametrize("command", ["segment", "plan", "change"])
+def test_polygons_that_cannot_be_are_refused_before_all_work(model: str, tmp_path: Path, command: str) -> None:
+    """Metres of a scene of which nothing tells how large they are."""
+    scenes = [write_scene(tmp_path / f"{name}.tif", smooth_pixels((64, 64)), crs=None) for name in "ab"]
+    out = ["--out", str(tmp_path / "run")] if command != "plan" else []
+    named = [str(scene) for scene in scenes[: 2 if command == "change" else 1]]
+    method = ["--method", "cva"] if command == "change" else []
+    given = [command, *named, *out, *method, "--model", model, "--force", "--simplify-m", "0.5"]
+    told = CliRunner().invoke(geoseg_command, given)
+    assert isinstance(told.exception, UsageError), told.output
+    assert "how large pixels" in str(told.exception)
+    assert not (tmp_path / "run").exists()

@@ -293,7 +293,7 @@ def average(named: tuple[str, ...], *, out: str, name: str | None) -> None:
     from geoseg.model.ensemble import average_models  # noqa: PLC0415
 
     folder = _new_bundle(Path(out))
-    click.echo(average_models([find_bundle(one) for one in named], name or folder.name, folder).path)
+    click.echo(average_models([find_bundle(one) for one in named], name or folder.resolve().name, folder).path)
 
 
 @geoseg.command()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from geoseg.errors import BundleError, UsageError
+from geoseg.errors import BundleError, EnvironmentFault, UsageError
 from geoseg.legend import Legend
 from geoseg.model.stac import mlm_item
 from geoseg.scene.roles import BandNeeds
@@ -321,9 +321,8 @@ def save_bundle(
 ) -> ModelBundle:
     """Write a bundle: weights (safetensors or ONNX bytes) and further files first, `model.json` last and at once.
 
-    Returns it with all hashes.
+    Returns it with all hashes; raises EnvironmentFault where the folder cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     saved = replace(
         bundle,
         sha256=hashlib.sha256(weights).hexdigest(),
@@ -331,10 +330,14 @@ def save_bundle(
         path=folder,
     )
     item, manifest = (f"{json.dumps(part, indent=2)}\n".encode() for part in (mlm_item(saved), saved.to_json()))
-    for name, content in {saved.weights_file: weights, **files, ITEM: item, MANIFEST: manifest}.items():
-        partial = folder / f".{name}.partial"
-        partial.write_bytes(content)
-        partial.replace(folder / name)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, content in {saved.weights_file: weights, **files, ITEM: item, MANIFEST: manifest}.items():
+            partial = folder / f".{name}.partial"
+            partial.write_bytes(content)
+            partial.replace(folder / name)
+    except OSError as error:
+        raise EnvironmentFault(f"{folder}: no model can be written there: {error.strerror}") from error
     return saved
 
 

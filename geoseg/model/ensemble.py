@@ -8,11 +8,15 @@ from typing import TYPE_CHECKING, Any
 from safetensors.torch import load_file, save
 
 from geoseg.errors import UsageError
+from geoseg.legend import Legend
 from geoseg.model.bundle import ENSEMBLE, Member, ModelBand, ModelBundle, save_bundle, weights_path
+from geoseg.model.network import load_network
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
+
+    from geoseg.legend import ClassEntry
 
 _ALIKE = ("bands", "scaling", "legend")
 """What models must share: they see the same tile, and say the same classes of it."""
@@ -21,15 +25,17 @@ _ALIKE = ("bands", "scaling", "legend")
 def average_models(bundles: Sequence[ModelBundle], name: str, out: Path) -> ModelBundle:
     """Write a model that takes the mean of the probabilities of others, at the cost of all of them together.
 
-    It knows the GSD that all of them know, and takes tiles of the smallest; its scores are not known. The members of a
-    member that is an ensemble itself each count as one. Raises UsageError for less than two, or where they do not see
-    the same bands alike, or not the same classes.
+    It runs in fp32 unless another precision is asked for, since how far others agree is not known, and neither are its
+    scores. It knows the GSD that all of them know, and takes tiles of the smallest. The members of a member that is an
+    ensemble itself each count as one. Raises UsageError for less than two, or where they do not see the same bands
+    alike, or not the same classes; BundleError where weights do not fit.
     """
     first = bundles[0]
     _check(bundles)
     members: list[Member] = []
     weights: dict[str, Any] = {}
     for bundle in bundles:
+        load_network(bundle)  # raises where the weights are none, or not of this network
         given = load_file(weights_path(bundle))
         for place, member in enumerate(bundle.members):
             within = f"members.{place}." if bundle.architecture == ENSEMBLE else ""
@@ -102,7 +108,11 @@ def _listed(parts: Iterable[str]) -> str:
 def _short(value: Any) -> str:
     if isinstance(value, tuple):
         return f"[{_listed(_band(band) for band in value)}]"
-    return _listed(value.names) if hasattr(value, "names") else str(value.to_json())
+    return _listed(map(_class, value.classes)) if isinstance(value, Legend) else str(value.to_json())
+
+
+def _class(entry: ClassEntry) -> str:
+    return f"{entry.code} {entry.name} ({entry.kind}, {entry.color})"
 
 
 def _band(band: ModelBand) -> str:

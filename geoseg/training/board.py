@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,13 +19,18 @@ class Board:
     """The folder `tensorboard/` of a training; one that goes on takes what came after its checkpoint back."""
 
     def __init__(self, folder: Path, step: int) -> None:
-        """Open it at the step that was done last; raises EnvironmentFault where TensorBoard is not installed."""
+        """Open it at the step that was done last, 0 to start anew, and take back what was noted after it.
+
+        Raises EnvironmentFault where TensorBoard is not installed.
+        """
         try:
             from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415  # an extra
         except ImportError as error:
             raise EnvironmentFault(
                 'fit.tensorboard: TensorBoard is not installed; pip install "geoseg[train]"'
             ) from error
+        if not step:
+            shutil.rmtree(folder / "tensorboard", ignore_errors=True)
         self._writer: Any = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1 if step else None)
 
     def learnt(self, step: int, loss: float, learning_rate: float) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 from geoseg.training.samples import IGNORE
 from geoseg.training.validate import load_window, windows_of
@@ -49,8 +49,10 @@ def draw_examples(network: nn.Module, config: TrainConfig, scenes: tuple[Labelle
 def _sheet(rows: list[tuple[str, Array, Array, Array]], bundle: ModelBundle) -> Image.Image:
     side = rows[0][2].shape[0]
     left = [_EDGE + column * (side + _EDGE) for column in range(len(_COLUMNS))]
-    height = 2 * _LINE + _EDGE + len(rows) * (side + _LINE)
-    sheet = Image.new("RGB", (left[-1] + side + _EDGE, height), _PAPER)
+    width, top = left[-1] + side + _EDGE, _LINE + len(rows) * (side + _LINE) + _EDGE
+    keys = [*((entry.name, entry.rgb) for entry in bundle.legend.classes), *_ANSWERS.items()]
+    places = _placed([name for name, _ in keys], width, top)
+    sheet = Image.new("RGB", (width, places[-1][1] + _LINE + _EDGE), _PAPER)
     draw = ImageDraw.Draw(sheet)
     for x, title in zip(left, _COLUMNS, strict=True):
         draw.text((x, 3), title, fill=_INK)
@@ -60,13 +62,23 @@ def _sheet(rows: list[tuple[str, Array, Array, Array]], bundle: ModelBundle) -> 
         draw.text((_EDGE, top + 2), title, fill=_INK)
         for x, picture in zip(left, _pictures(image, truth, found, colours, bundle), strict=True):
             sheet.paste(Image.fromarray(picture), (x, top + _LINE))
-    x, y = _EDGE, height - _LINE - _EDGE // 2
-    keys = [(entry.name, entry.rgb) for entry in bundle.legend.classes]
-    for name, colour in (*keys, *_ANSWERS.items()):
+    for (x, y), (name, colour) in zip(places, keys, strict=True):
         draw.rectangle([x, y + 3, x + 10, y + 13], fill=colour)
         draw.text((x + 15, y + 2), name, fill=_INK)
-        x += 30 + int(draw.textlength(name))
     return sheet
+
+
+def _placed(names: list[str], width: int, top: int) -> list[tuple[int, int]]:
+    """Where the keys of a legend begin, line after line, each within the width if it is not longer by itself."""
+    font = ImageFont.load_default()
+    places, x, y = [], _EDGE, top
+    for name in names:
+        length = 30 + int(font.getlength(name))
+        if x > _EDGE and x + length > width:
+            x, y = _EDGE, y + _LINE
+        places.append((x, y))
+        x += length
+    return places
 
 
 def _pictures(image: Array, truth: Array, found: Array, colours: Array, bundle: ModelBundle) -> list[Array]:

@@ -31,21 +31,42 @@ def refuse_shared_ground(training: Sequence[LabelledScene], held_out: Sequence[L
     Scenes without a CRS are not looked at: where they overlap is for `groups` to say.
     """
     learnt = [scene for scene in training if scene.scene.frame.crs]
-    by_crs: dict[str, shapely.STRtree] = {}
     for judged in held_out:
         frame = judged.scene.frame
-        if not frame.crs or not learnt:
-            continue
-        if frame.crs not in by_crs:
-            by_crs[frame.crs] = shapely.STRtree([_outline(scene.scene.frame, frame.crs) for scene in learnt])
-        tree, own = by_crs[frame.crs], _outline(frame, frame.crs)
-        shared = tree.query(own.buffer(-frame.pixel_size, join_style="mitre"), predicate="intersects")
-        if shared.size:
-            other = learnt[shared[0]]
+        alike = [scene for scene in learnt if scene.scene.frame.crs == frame.crs]
+        other = _shown_by(alike, frame, frame.crs) if frame.crs else None
+        if other is None and (local := _around(frame)) and len(alike) < len(learnt):
+            other = _shown_by([scene for scene in learnt if scene.scene.frame.crs != frame.crs], frame, local)
+        if other is not None:
             raise UsageError(
                 f"data {judged.source}: {judged.place} is held out, but {judged.path} shows ground of {other.path}, "
                 f"which is to be trained on (place {other.place} of {other.source}); hold out both or neither"
             )
+
+
+def _shown_by(learnt: Sequence[LabelledScene], frame: Frame, crs: str) -> LabelledScene | None:
+    """The first scene that shows ground of a frame, as seen in a CRS."""
+    own = _outline(frame, crs)
+    inner = own.buffer(-frame.pixel_size if frame.crs == crs else -_lost_m(frame), join_style="mitre")
+    shared = shapely.intersects([_outline(scene.scene.frame, crs) for scene in learnt], inner)
+    return learnt[int(np.flatnonzero(shared)[0])] if shared.any() else None
+
+
+def _lost_m(frame: Frame) -> float:
+    """A pixel's width in metres; 1 where that is not known."""
+    return max(frame.gsd_m or (1.0, 1.0))
+
+
+def _around(frame: Frame) -> str | None:
+    """An equal-area CRS in metres centred on a frame, in which nothing near it is cut; None where that is not known."""
+    if not frame.crs:
+        return None
+    try:
+        middle = frame.xy(frame.shape[0] / 2, frame.shape[1] / 2)
+        lon, lat = _between(frame.crs, "EPSG:4326").transform(*middle)
+    except ProjError:
+        return None
+    return f"+proj=laea +lat_0={lat:.6f} +lon_0={lon:.6f}" if np.isfinite([lon, lat]).all() else None
 
 
 def _outline(frame: Frame, crs: str) -> shapely.Polygon:

@@ -11,6 +11,7 @@ import torch
 
 from geoseg.errors import BundleError, UsageError
 from geoseg.model import find_bundle
+from geoseg.model.bundle import ENSEMBLE
 from geoseg.model.network import load_network
 from geoseg.scene import of_one_date
 from geoseg.training.prune import is_narrower, prune_decoder
@@ -37,6 +38,8 @@ def initialise(network: nn.Module, config: NetworkConfig, roles: tuple[str, ...]
     if config.init_bundle is None:
         return initialise_encoder(network, config, roles)
     bundle = find_bundle(config.init_bundle)
+    if bundle.architecture == ENSEMBLE:
+        raise BundleError(f"{config.init_bundle} is an ensemble; go on from one of its members")
     start: Weights = load_network(bundle).state_dict()
     if is_narrower(config, bundle):
         start = prune_decoder(start, config.decoder["decoder_channels"])

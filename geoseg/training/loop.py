@@ -214,8 +214,9 @@ class _Run:
         weights = weights_path(stored).read_bytes()
         wanted, there = list(self.config.fit.bias), scores.get("bias", [])
         agreement = stored.agreement
-        tuned = self.config.fit.tune_bias
-        if not scores.get("all_windows") or tuned != scores.get("bias_tuned", False) or (wanted != there and not tuned):
+        tuned, how = self.config.fit.tune_bias, (self.config.fit.tune_bias, self.config.fit.calibrate)
+        done = (scores.get("bias_tuned", False), scores.get("calibrated", True))
+        if not scores.get("all_windows") or how != done or (wanted != there and not tuned):
             raw = with_temperature(load(weights), 1 / scores.get("temperature", 1.0))
             if tuned:
                 self.judged.load_state_dict(with_bias(raw, [], there))
@@ -233,6 +234,7 @@ class _Run:
                 "bias": wanted,
                 "bias_tuned": tuned,
                 "temperature": found,
+                "calibrated": self.config.fit.calibrate,
                 "all_windows": True,
             }
             agreement = {}

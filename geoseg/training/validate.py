@@ -28,6 +28,8 @@ Array = np.ndarray[Any, Any]
 _EVERY = 4
 """Neighbours in an image say nearly the same: of rows and columns every so many-th is looked at."""
 _BIASES = tuple(value / 10 for value in range(-20, 21))
+_FEWEST = 100
+"""True pixels of a class, among those looked at, below which nothing is said of its bias."""
 _ROUNDS, _LEAST_GAIN = 4, 1e-4
 """So often every class is looked at, and by so much the mean IoU must rise for a bias to be another."""
 
@@ -95,27 +97,31 @@ def best_bias(network: nn.Module, config: TrainConfig, scenes: tuple[LabelledSce
     """What is to be added to the logits of classes for the highest mean IoU, with and without optional bands.
 
     That is a threshold a class: one is taken where it is likelier than any other by so much. Found class by
-    class at a sample of pixels of all sources, each of which counts as much; the first class gets 0. The network is
-    left in evaluation mode.
+    class at a sample of pixels of all sources, each of which counts as much. The first class gets 0, and so does each
+    with too few true pixels to say anything: it is left out of the search, which would else be won by never naming it.
+    The network is left in evaluation mode.
     """
     samples = _sampled(network, config, scenes)
     channels = tuple(range(len(config.legend.classes)))
+    seen = sum((np.bincount(truth, minlength=len(channels)) for _, truth in samples.values()), np.zeros(len(channels)))
+    known = [channel for channel in channels if seen[channel] >= _FEWEST]
+    unknown = np.where(np.isin(channels, known), 0, -np.inf).astype(np.float32)
 
     def reached(bias: Array) -> float:
         by_source: dict[str, list[float]] = {}
         for (source, _), (logits, truth) in samples.items():
-            confusion = confusion_matrix((logits + bias).argmax(axis=1), truth, channels)
+            confusion = confusion_matrix((logits + bias + unknown).argmax(axis=1), truth, channels)
             mean = pixel_scores(confusion, config.legend.names)["mean_iou"]
             by_source.setdefault(source, []).append(mean or 0.0)
         return float(np.mean([np.mean(means) for means in by_source.values()]))
 
     found = np.zeros(len(channels), np.float32)
-    if not samples:
-        return found.tolist()
+    if len(known) <= 1:
+        return [0.0] * len(channels)
     best = reached(found)
     for _ in range(_ROUNDS):
         start = best
-        for channel, value in product(channels[1:], _BIASES):
+        for channel, value in product(known[1:], _BIASES):
             tried = found.copy()
             tried[channel] = value
             if (now := reached(tried)) > best + _LEAST_GAIN:

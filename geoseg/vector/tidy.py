@@ -178,7 +178,7 @@ def _tolerance_px(rule: TidyRule, frame: Frame) -> float:
 def _codes_of_parts(legend: Legend) -> dict[int, tuple[int, ...]]:
     free = [code for code in range(NODATA - 1, -1, -1) if code not in legend.codes]
     objects = [entry.code for entry in legend.classes if entry.kind == "object"]
-    if len(free) < PARTS * len(objects):
+    if objects and len(free) <= PARTS * len(objects):  # one is left for what lies outside of an area
         raise UsageError(
             f"split needs {PARTS} codes without a class for each class of objects; the legend has "
             f"{len(legend.classes)} classes, {len(objects)} of them of objects"

@@ -84,6 +84,8 @@ class Comparison:
         first: Scene = WarpedScene(dates[0].scene, common.frame)
         if settings.aoi:
             first = clip_scene(first, settings.aoi)
+        if settings.vectors and settings.simplify_m is not None and pixel_area_m2(common.frame) is None:
+            raise UsageError("--simplify-m is in metres, and no CRS tells how large pixels are; give --simplify")
         if settings.zones:
             read_zones(Path(settings.zones), common.frame, "--zones")  # whatever is wrong with it is said at once
         imagery = first, WarpedScene(dates[1].scene, common.frame)

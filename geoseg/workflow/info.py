@@ -124,7 +124,7 @@ def model_text(described: dict[str, Any]) -> str:
     bands = [band["role"] + (" (optional)" if band["optional"] else "") for band in described["bands"]]
     lines = [
         f"{described['name']}: {described['description']}",
-        f"  network  {described['architecture']} on {described['encoder']}, tiles of {described['tile']} px",
+        f"  network  {_network(described)}, tiles of {described['tile']} px",
         f"  bands    {', '.join(bands)}",
         f"  GSD      {described['gsd_m'][0]:g} to {described['gsd_m'][1]:g} m",
         f"  classes  {', '.join(str(c['code']) + ' ' + c['name'] for c in described['legend'])}",
@@ -139,6 +139,13 @@ def model_text(described: dict[str, Any]) -> str:
         if described[part]:
             lines += [f"  {part}", *_nested(described[part], 4)]
     return "\n".join(lines)
+
+
+def _network(described: dict[str, Any]) -> str:
+    """The network of a model, or those of an ensemble."""
+    members = described["decoder"].get("members", [described])
+    names = ", ".join(f"{member['architecture']} on {member['encoder']}" for member in members)
+    return f"the mean of {names}" if len(members) > 1 else names
 
 
 def _nested(values: dict[str, Any], indent: int) -> list[str]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 from geoseg.errors import UsageError
 from geoseg.grid import Grid
 from geoseg.model import BundleEngine, EngineChoice, ModelBundle, TileFit, find_bundle, fit_to_gsd
+from geoseg.model.bundle import ENSEMBLE
 from geoseg.scene import ClippedScene, FileScene, Scaling, clip_scene, open_scene, parse_bands, resolve_scaling
 from geoseg.scene.aoi import grown_area
 from geoseg.scene.info import share_of_zeros
@@ -106,7 +107,7 @@ class Prepared:
 def prepare(path: Path, settings: Settings) -> Prepared:
     """Decide how a scene is segmented; reads no more of its pixels than a sample.
 
-    Raises what `find_bundle`, `open_scene`, `fit_to_gsd` and `Grid` raise.
+    Raises what `find_bundle`, `open_scene`, `fit_to_gsd`, `Grid` and `drawing_of` raise.
     """
     bundle = find_bundle(settings.model)
     if bundle.of_two_dates:
@@ -119,6 +120,10 @@ def prepare(path: Path, settings: Settings) -> Prepared:
         require_crs=not settings.force,
     )
     fit, grid = grid_of(settings, bundle, scene.frame, name=str(path))
+    if settings.vectors:
+        from geoseg.workflow.vectors import drawing_of, tidy_rule  # noqa: PLC0415  # shapely and its like
+
+        drawing_of(tidy_rule(settings), bundle.legend, scene.frame)  # what polygons cannot be is said before all work
     clipped = clip_scene(scene, settings.aoi) if settings.aoi else None
     area = None
     if clipped is not None and settings.vectors and any(entry.kind == "object" for entry in bundle.legend.classes):
@@ -213,4 +218,5 @@ def model_record(prepared: Prepared) -> dict[str, Any]:
         "network_tile": prepared.fit.network,
         "scene_tile": list(prepared.fit.scene),
         **{key: record[key] for key in ("architecture", "encoder", "bands", "gsd_m", "legend", "licence")},
+        **({"members": bundle.decoder["members"]} if bundle.architecture == ENSEMBLE else {}),
     }

@@ -124,10 +124,7 @@ class VectorJob:
 
     @cached_property
     def _drawing(self) -> Drawing:
-        if self.area is None:
-            return Drawing.of(self.rule, self.legend, self._frame)
-        outside = ClassEntry(self._outside, "outside", "#000000", "background")
-        return Drawing.of(self.rule, Legend((*self.legend.classes, outside)), self._frame, outside.code)
+        return drawing_of(self.rule, self.legend, self._frame, None if self.area is None else self._outside)
 
     @property
     def boxes(self) -> list[Box]:
@@ -267,7 +264,7 @@ def vectorize(  # noqa: PLR0913  # keywords, each an option of the command
     confidence = confidence or (beside if beside.is_file() and beside != classes else None)
     if confidence is not None:
         _check_confidence(inspect_scene(confidence), info)
-    elif rule.split:
+    elif drawing_of(rule, legend, info.frame).parts:
         raise UsageError(f"--split {rule.split:g}: no confidence lies beside {classes}; name one by --confidence")
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", suffix=".partial", dir=out.parent) as folder:
@@ -283,6 +280,17 @@ def _outline_all(job: VectorJob, workers: int) -> None:
     with open_runner(workers=workers) as runner:
         for _ in run_tasks([tasks], runner):
             pass
+
+
+def drawing_of(rule: TidyRule, legend: Legend, frame: Frame, outside: int | None = None) -> Drawing:
+    """How the polygons of a raster are drawn; `outside`: the code of what lies outside of an area of interest.
+
+    Raises UsageError where the rule asks for what legend or frame do not allow.
+    """
+    if outside is None:
+        return Drawing.of(rule, legend, frame)
+    entry = ClassEntry(outside, "outside", "#000000", "background")
+    return Drawing.of(rule, Legend((*legend.classes, entry)), frame, outside)
 
 
 def tidy_rule(settings: Settings) -> TidyRule:
